@@ -1,0 +1,29 @@
+/* Caps on sizes, counts and depths that come from input. The only place where they stand. */
+#ifndef IMP_BASE_CAPS_H
+#define IMP_BASE_CAPS_H
+
+#define CAP_JSON_DEPTH          256
+#define CAP_CONFIG_BYTES        (16u << 20)
+#define CAP_SAFETENSORS_HEADER  100000000u /* the format's own rule */
+#define CAP_TENSORS             1000000u
+#define CAP_TENSOR_NAME         1024u
+#define CAP_TENSOR_DIMS         8
+#define CAP_SHARDS              10000u
+#define CAP_LAYERS              4096
+#define CAP_EXPERTS             4096
+#define CAP_VOCAB               (1 << 24)
+#define CAP_HIDDEN              (1 << 20)
+#define CAP_HEADS               (1 << 14)
+#define CAP_CONTEXT             (1 << 26)
+#define CAP_GGUF_KEYS           100000u
+#define CAP_GGUF_KEY_BYTES      65535u
+#define CAP_TOKENIZER_BYTES     (256u << 20)
+#define CAP_TEMPLATE_BYTES      (4u << 20)
+#define CAP_TEMPLATE_DEPTH      200       /* nesting of statements, expressions and macro calls */
+#define CAP_TEMPLATE_STEPS      10000000u /* evaluation steps of one rendering */
+#define CAP_TEMPLATE_OUTPUT     (64u << 20)
+#define CAP_STOP_STRINGS        64
+#define CAP_STOP_BYTES          4096
+#define CAP_LOGPROBS            20
+
+#endif

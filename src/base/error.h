@@ -1,0 +1,29 @@
+/* Errors that a user or a file can cause: filling a caller's imp_error.
+ *
+ * Every function that can fail takes `struct imp_error *err` last, returns a negative imp_status,
+ * and leaves its out parameters untouched or NULL. err may be NULL. Programmer errors abort through
+ * check(). Pure functions of their arguments: any thread. */
+#ifndef IMP_BASE_ERROR_H
+#define IMP_BASE_ERROR_H
+
+#include <stdarg.h>
+
+#include "imp/imp.h"
+
+/* Fills *err and returns `code`, so that a caller can write `return error_set(err, ...)`. `where`
+ * names the place (see imp_error.where) and may be NULL. Bytes that are not printable UTF-8 arrive
+ * escaped as \xNN: messages quote names from hostile files. */
+int error_set(struct imp_error *err, int code, const char *where, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+
+/* Prefixes the place of an error that a lower layer set: "prefix: old place". Returns err's code. */
+int error_prefix(struct imp_error *err, int code, const char *prefix);
+
+/* Out of host memory while loading or parsing; returns IMP_ERR_MEMORY. */
+int error_memory(struct imp_error *err, size_t bytes);
+
+void check_failed(const char *file, int line, const char *expression)
+    __attribute__((noreturn, cold));
+#define check(expression) ((expression) ? (void)0 : check_failed(__FILE__, __LINE__, #expression))
+
+#endif

@@ -1,0 +1,50 @@
+/* A checkpoint: a folder with config.json and SafeTensors shards, or one file, as one set of tensors.
+ *
+ * Owns the mappings; everything found in it lives until checkpoint_close. With an index
+ * (model.safetensors.index.json) exactly the files it names are read, all inside the folder (no
+ * "..", no absolute path, no symlink that leaves it, except into a Hub cache's own blobs); without
+ * one, model.safetensors, else every *.safetensors but consolidated*. Immutable after opening. */
+#ifndef IMP_LOAD_CHECKPOINT_H
+#define IMP_LOAD_CHECKPOINT_H
+
+#include "base/log.h"
+#include "base/map.h"
+#include "load/config.h"
+#include "load/safetensors.h"
+#include "load/weight.h"
+
+struct checkpoint {
+    char *path; /* the folder */
+    struct config config;
+    struct safetensors *files;
+    size_t file_count;
+    struct tensor **tensors; /* all, sorted by name */
+    size_t tensor_count;
+    struct map by_name; /* name -> index into tensors */
+    struct arena arena; /* converted scales, names */
+    const struct log *log;
+    enum quant_dialect { QUANT_NONE, QUANT_COMPRESSED_TENSORS, QUANT_MODELOPT } dialect;
+};
+
+/* need_tensors false: config.json alone will do, and no weight file is opened. */
+int checkpoint_open(const char *path, bool need_tensors, const struct log *log,
+                    struct checkpoint *out, struct imp_error *err);
+void checkpoint_close(struct checkpoint *ck); /* zeroed or half-built is fine */
+
+const struct tensor *checkpoint_find(const struct checkpoint *ck, const char *name); /* or NULL */
+
+/* The linear at module path `module` ("model.layers.0.mlp.up_proj"), in whatever format the tensors
+ * under that path say; the config is not asked. Its bias, if any, is the plain tensor
+ * "module.bias". rows and cols are what the model needs; -1 accepts any. Returns 0, or an error that names
+ * tensor, expected and found; IMP_ERR_FILE with nothing under that path. */
+int checkpoint_weight(struct checkpoint *ck, const char *module, int64_t rows, int64_t cols,
+                      struct weight *out, struct imp_error *err);
+/* True if any tensor of a linear lies under `module`. */
+bool checkpoint_has(const struct checkpoint *ck, const char *module);
+
+/* A plain vector ("model.norm.weight"), as fp32 in the checkpoint's arena; count -1 accepts any.
+ * Must be finite. */
+int checkpoint_vector(struct checkpoint *ck, const char *name, int64_t count, const float **out,
+                      struct imp_error *err);
+
+#endif

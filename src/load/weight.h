@@ -1,0 +1,38 @@
+/* A weight as every layer above the files sees it: one form for all dialects and formats.
+ *
+ * The matrix is [rows, cols] = [N, K] of y = x W^T. All pointers borrow: from a mapped checkpoint or
+ * from its arena, until checkpoint_close. Immutable once made; any thread. */
+#ifndef IMP_LOAD_WEIGHT_H
+#define IMP_LOAD_WEIGHT_H
+
+#include <stdint.h>
+
+enum weight_format {
+    WEIGHT_F32,   /* data f32  [rows, cols] */
+    WEIGHT_F16,   /* data fp16 [rows, cols] */
+    WEIGHT_BF16,  /* data bf16 [rows, cols] */
+    WEIGHT_FP8,   /* data E4M3 [rows, cols], `scale` as below */
+    WEIGHT_NVFP4, /* data u8 [rows, cols/2], even k low; block_scale E4M3 [rows, cols/16] */
+    WEIGHT_MXFP4, /* data u8 [rows, cols/2], even k low; block_scale E8M0 [rows, cols/32] */
+};
+
+struct weight {
+    const char *name; /* the module's path in the checkpoint, for messages */
+    enum weight_format format;
+    int64_t rows, cols;
+    const void *data;
+    const uint8_t *block_scale;
+    /* FP8 only: f32 [ceil(rows / scale_rows), ceil(cols / scale_cols)], multipliers; NULL: none */
+    const float *scale;
+    int64_t scale_rows, scale_cols; /* rows and columns that one entry of `scale` covers */
+    float multiplier;               /* over the whole tensor, multiplies last; 1 if none */
+    float input_multiplier;         /* the activation's scale for W4A4; NAN: none stored */
+};
+
+const char *weight_format_name(enum weight_format f); /* "nvfp4" */
+int64_t weight_bytes(const struct weight *w);         /* codes and scales as stored */
+
+/* Row `row` as fp32, exact but for the roundings of its own scales. out[cols]. */
+void weight_dequantize_row(const struct weight *w, int64_t row, float *out);
+
+#endif

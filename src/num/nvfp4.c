@@ -1,0 +1,53 @@
+#include "num/nvfp4.h"
+
+#include <math.h>
+
+#include "num/fp.h"
+
+static inline uint8_t code_at(const uint8_t *codes, int64_t k) {
+    return k & 1 ? codes[k / 2] >> 4 : codes[k / 2] & 15;
+}
+
+void nvfp4_dequantize_row(const uint8_t *codes, const uint8_t *scales, float multiplier, int64_t n,
+                          float *out) {
+    for (int64_t b = 0; b < n / NVFP4_BLOCK; b++) {
+        float scale = e4m3_decode(scales[b] & 0x7F);
+        for (int64_t k = b * NVFP4_BLOCK; k < (b + 1) * NVFP4_BLOCK; k++)
+            out[k] = e2m1_decode(code_at(codes, k)) * scale * multiplier;
+    }
+}
+
+uint8_t nvfp4_scale_byte(float block_amax, float multiplier) {
+    if (!(block_amax > 0)) return 0x38;
+    uint8_t byte = e4m3_encode(block_amax / 6.0f / multiplier);
+    return byte ? byte : 1;
+}
+
+void nvfp4_encode_block(const float *x, uint8_t scale, float multiplier, uint8_t *codes) {
+    float step = e4m3_decode(scale & 0x7F) * multiplier;
+    for (int i = 0; i < NVFP4_BLOCK_BYTES; i++) {
+        uint8_t even = step > 0 ? e2m1_encode(x[2 * i] / step) : 0;
+        uint8_t odd = step > 0 ? e2m1_encode(x[2 * i + 1] / step) : 0;
+        codes[i] = (uint8_t)(even | odd << 4);
+    }
+}
+
+void nvfp4_quantize_row(const float *x, float multiplier, int64_t n, uint8_t *codes,
+                        uint8_t *scales) {
+    for (int64_t b = 0; b < n / NVFP4_BLOCK; b++) {
+        const float *block = x + b * NVFP4_BLOCK;
+        float amax = 0;
+        for (int k = 0; k < NVFP4_BLOCK; k++) amax = fmaxf(amax, fabsf(block[k]));
+        scales[b] = nvfp4_scale_byte(amax, multiplier);
+        nvfp4_encode_block(block, scales[b], multiplier, codes + b * NVFP4_BLOCK_BYTES);
+    }
+}
+
+float nvfp4_block_error(const float *x, const float *h, uint8_t scale, float multiplier) {
+    float step = e4m3_decode(scale & 0x7F) * multiplier, error = 0;
+    for (int k = 0; k < NVFP4_BLOCK; k++) {
+        float d = x[k] - (step > 0 ? e2m1_decode(e2m1_encode(x[k] / step)) * step : 0);
+        error += (h ? h[k] : 1.0f) * d * d;
+    }
+    return error;
+}

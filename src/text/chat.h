@@ -1,0 +1,41 @@
+/* Conversations to prompts: finding a model's chat template and rendering it.
+ *
+ * Template: chat_template.jinja beside the config, else `chat_template` of tokenizer_config.json (a
+ * string, or a named list: `default`, and `tool_use` when tools are given). Special tokens
+ * (bos_token, eos_token, ...) come from tokenizer_config.json, then special_tokens_map.json.
+ * Immutable after loading; any thread. */
+#ifndef IMP_TEXT_CHAT_H
+#define IMP_TEXT_CHAT_H
+
+#include "text/jinja.h"
+#include "text/tokenizer.h"
+
+struct chat;
+
+/* A folder without a template loads; rendering then is IMP_ERR_TEMPLATE and says where one is
+ * looked for. A template that does not parse is an error here. */
+int chat_load(const char *folder, struct chat **out, struct imp_error *err);
+void chat_free(struct chat *chat); /* NULL is fine */
+bool chat_has_template(const struct chat *chat);
+
+struct chat_request {
+    yyjson_val *messages; /* array of objects; anything else is IMP_ERR_REQUEST */
+    yyjson_val *tools;    /* array, or NULL */
+    yyjson_val *kwargs;   /* object: further template variables, or NULL */
+    bool add_generation_prompt;
+    const char *template_source; /* in place of the model's own, or NULL */
+    const char *bos_token, *eos_token; /* in place of the model's own, or NULL */
+    struct jinja_clock clock;
+};
+
+/* kwargs may not replace messages, tools, add_generation_prompt, bos_token, eos_token:
+ * IMP_ERR_REQUEST. Origin `message`: everything under messages and tools. */
+int chat_render(const struct chat *chat, const struct chat_request *request,
+                struct jinja_output *out, struct imp_error *err);
+
+/* Encodes a rendering: special tokens count only where the template wrote them, or everywhere with
+ * special_in_messages. Adds no BOS of its own. */
+void chat_encode(const struct tokenizer *t, const struct jinja_output *rendered,
+                 bool special_in_messages, struct ids *out);
+
+#endif
