@@ -49,6 +49,7 @@ struct step_limits {
     int64_t max_cols;  /* of any linear's input */
     int max_heads;     /* query heads of any layer */
     int max_head_dim;
+    int64_t vocab; /* columns of the logits */
 };
 
 /* ---- weights ---- */

@@ -13,12 +13,21 @@ struct cpu_backend {
     struct pool *pool;
     struct batch batch; /* of the running step; arrays live in the caller's memory until step_end */
     bool round_bf16;
+    float *sample_logits; /* [sample_ids_count] scratch of the sampler */
+    int32_t *sample_ids;
+    int64_t sample_ids_count;
 };
 
 int cpu_reference_open(const struct backend_options *options, struct backend **out,
                        struct imp_error *err);
 int cpu_fast_open(const struct backend_options *options, struct backend **out,
                   struct imp_error *err);
+
+/* What every CPU backend reserves: the sampler's scratch. */
+size_t cpu_scratch_bytes(const struct step_limits *max);
+int cpu_reserve(struct cpu_backend *cpu, const struct step_limits *max, struct imp_error *err);
+/* Ends the pool and frees what is above; the caller frees the object itself. */
+void cpu_close(struct cpu_backend *cpu);
 
 /* Shared entries of the op table. */
 int cpu_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *err);
