@@ -10,10 +10,12 @@ static inline uint8_t code_at(const uint8_t *codes, int64_t k) {
 
 void nvfp4_dequantize_row(const uint8_t *codes, const uint8_t *scales, float multiplier, int64_t n,
                           float *out) {
+    float value[16];
+    for (uint8_t code = 0; code < 16; code++) value[code] = e2m1_decode(code);
     for (int64_t b = 0; b < n / NVFP4_BLOCK; b++) {
         float scale = e4m3_decode(scales[b] & 0x7F);
         for (int64_t k = b * NVFP4_BLOCK; k < (b + 1) * NVFP4_BLOCK; k++)
-            out[k] = e2m1_decode(code_at(codes, k)) * scale * multiplier;
+            out[k] = value[code_at(codes, k)] * scale * multiplier;
     }
 }
 

@@ -1,0 +1,149 @@
+/* Frequency tables of the rope variants. Equations: transformers modeling_rope_utils (its fp32
+ * inv_freq is 1 / theta^(2i/d); computed here in double and rounded once). */
+#include <math.h>
+#include <string.h>
+
+#include "base/caps.h"
+#include "base/error.h"
+#include "model/families/families.h"
+
+static const double PI = 3.14159265358979323846;
+
+struct rope_source {
+    const struct config *config;
+    yyjson_val *object; /* rope_scaling or rope_parameters; NULL: none */
+    const char *path;   /* "$.rope_scaling" */
+    double theta;
+};
+
+static int member(const struct rope_source *s, const char *key, double min, double max,
+                  double absent, double *out, struct imp_error *err) {
+    return config_member_float(s->object, s->path, key, min, max, absent, out, err);
+}
+
+/* The length the model was trained at before its context was stretched. */
+static int original_context(const struct rope_source *s, int64_t *out, struct imp_error *err) {
+    int64_t context;
+    int rc = config_int(s->config, "max_position_embeddings", 1, CAP_CONTEXT, 2048, &context, err);
+    if (rc < 0) return rc;
+    return config_member_int(s->object, s->path, "original_max_position_embeddings", 1,
+                             CAP_CONTEXT, context, out, err);
+}
+
+static int scale_llama3(const struct rope_source *s, double *f, int pairs, struct imp_error *err) {
+    double factor, low, high;
+    int64_t original;
+    int rc;
+    if ((rc = member(s, "factor", 1, 1e6, 8, &factor, err)) < 0 ||
+        (rc = member(s, "low_freq_factor", 1e-3, 1e6, 1, &low, err)) < 0 ||
+        (rc = member(s, "high_freq_factor", 1e-3, 1e6, 4, &high, err)) < 0 ||
+        (rc = original_context(s, &original, err)) < 0)
+        return rc;
+    if (high <= low)
+        return error_set(err, IMP_ERR_FILE, s->config->path,
+                         "%s: high_freq_factor must exceed low_freq_factor", s->path);
+    for (int i = 0; i < pairs; i++) {
+        double wavelength = 2 * PI / f[i];
+        if (wavelength < (double)original / high) continue;
+        if (wavelength > (double)original / low) {
+            f[i] /= factor;
+        } else {
+            double t = ((double)original / wavelength - low) / (high - low);
+            f[i] = (1 - t) * f[i] / factor + t * f[i];
+        }
+    }
+    return 0;
+}
+
+static double yarn_mscale(double factor, double mscale) {
+    return factor <= 1 ? 1.0 : 0.1 * mscale * log(factor) + 1.0;
+}
+
+static int scale_yarn(const struct rope_source *s, double *f, int pairs, float *amplitude,
+                      struct imp_error *err) {
+    double factor, fast, slow, attention, mscale, mscale_all;
+    int64_t original;
+    int rc;
+    if ((rc = member(s, "factor", 1, 1e6, 1, &factor, err)) < 0 ||
+        (rc = member(s, "beta_fast", 1e-3, 1e6, 32, &fast, err)) < 0 ||
+        (rc = member(s, "beta_slow", 1e-3, 1e6, 1, &slow, err)) < 0 ||
+        (rc = member(s, "attention_factor", 0, 1e3, 0, &attention, err)) < 0 ||
+        (rc = member(s, "mscale", 0, 1e3, 0, &mscale, err)) < 0 ||
+        (rc = member(s, "mscale_all_dim", 0, 1e3, 0, &mscale_all, err)) < 0 ||
+        (rc = original_context(s, &original, err)) < 0)
+        return rc;
+    const double dims = 2.0 * pairs, log_theta = log(s->theta);
+    double low = dims * log((double)original / (fast * 2 * PI)) / (2 * log_theta);
+    double high = dims * log((double)original / (slow * 2 * PI)) / (2 * log_theta);
+    yyjson_val *truncate = yyjson_obj_get(s->object, "truncate");
+    if (!yyjson_is_false(truncate)) {
+        low = floor(low);
+        high = ceil(high);
+    }
+    low = fmax(low, 0);
+    high = fmin(high, dims - 1);
+    if (low == high) high += 0.001;
+    for (int i = 0; i < pairs; i++) {
+        double ramp = fmin(fmax((i - low) / (high - low), 0), 1);
+        f[i] = f[i] / factor * ramp + f[i] * (1 - ramp);
+    }
+    if (attention > 0) {
+        *amplitude = (float)attention;
+    } else if (mscale > 0 && mscale_all > 0) {
+        *amplitude = (float)(yarn_mscale(factor, mscale) / yarn_mscale(factor, mscale_all));
+    } else {
+        *amplitude = (float)yarn_mscale(factor, 1);
+    }
+    return 0;
+}
+
+/* Dispatches on rope_type ("type" is its old name). */
+static int scale(const struct rope_source *s, double *f, int pairs, float *amplitude,
+                 struct imp_error *err) {
+    yyjson_val *type = yyjson_obj_get(s->object, "rope_type");
+    if (type == NULL) type = yyjson_obj_get(s->object, "type");
+    const char *name = type ? yyjson_get_str(type) : "default";
+    if (name && strcmp(name, "default") == 0) return 0;
+    if (name && strcmp(name, "llama3") == 0) return scale_llama3(s, f, pairs, err);
+    if (name && strcmp(name, "yarn") == 0) return scale_yarn(s, f, pairs, amplitude, err);
+    if (name && strcmp(name, "linear") == 0) {
+        double factor;
+        int rc = member(s, "factor", 1e-3, 1e6, 1, &factor, err);
+        if (rc < 0) return rc;
+        for (int i = 0; i < pairs; i++) f[i] /= factor;
+        return 0;
+    }
+    return error_set(err, IMP_ERR_UNSUPPORTED, s->config->path,
+                     "%s.rope_type \"%s\" is not one that imp has", s->path, name ? name : "?");
+}
+
+int family_rope(const struct config *config, struct arena *arena, int head_dim,
+                double default_theta, struct rope_desc *out, struct imp_error *err) {
+    struct rope_source s = {config, config_get(config, "rope_parameters"), "$.rope_parameters", 0};
+    int rc;
+    if (s.object == NULL) {
+        s.object = config_get(config, "rope_scaling");
+        s.path = "$.rope_scaling";
+    }
+    if (s.object && !yyjson_is_obj(s.object))
+        return error_set(err, IMP_ERR_FILE, config->path, "%s must be an object", s.path);
+    if ((rc = config_float(config, "rope_theta", 1, 1e12, default_theta, &s.theta, err)) < 0)
+        return rc;
+    double partial = 1;
+    if (s.object) {
+        if ((rc = member(&s, "rope_theta", 1, 1e12, s.theta, &s.theta, err)) < 0 ||
+            (rc = member(&s, "partial_rotary_factor", 0, 1, 1, &partial, err)) < 0)
+            return rc;
+    }
+    if (partial != 1)
+        return error_set(err, IMP_ERR_UNSUPPORTED, config->path, "%s.partial_rotary_factor %g",
+                         s.path, partial);
+    int pairs = head_dim / 2;
+    double *f = arena_array(arena, (size_t)pairs, sizeof *f);
+    for (int i = 0; i < pairs; i++) f[i] = pow(s.theta, -2.0 * i / head_dim);
+    *out = (struct rope_desc){.pairs = pairs, .pair_offset = pairs, .amplitude = 1.0f};
+    if (s.object && (rc = scale(&s, f, pairs, &out->amplitude, err)) < 0) return rc;
+    out->frequency = arena_array(arena, (size_t)pairs, sizeof *out->frequency);
+    for (int i = 0; i < pairs; i++) out->frequency[i] = (float)f[i];
+    return 0;
+}
