@@ -101,7 +101,8 @@ typedef struct imp_info {
 void imp_info_get(const imp_engine *engine, imp_info *out);
 
 /* What is in a checkpoint, as a JSON document: tensors, dtypes, dialect, bits per weight, family,
- * shape, memory plan. A folder with config.json alone will do (no tensors then). free with imp_free */
+ * shape, memory plan. A folder with config.json alone will do (no tensors then). Freed with
+ * imp_free; also there when the files are sound but imp cannot run them (IMP_ERR_UNSUPPORTED). */
 int imp_inspect(const char *path, const imp_options *options, char **json, imp_error *err);
 
 /* ---- text ---------------------------------------------------------------------------------- */
@@ -129,11 +130,13 @@ void imp_free(void *p); /* what the functions above handed out; NULL is fine */
 
 typedef struct imp_stream imp_stream;
 
+#define IMP_MAX_TOKENS_REST UINT32_MAX
+
 /* imp_request_init sets every field to the model's defaults; then set what differs. */
 typedef struct imp_request {
     const int32_t *prompt; /* ids; copied by imp_submit */
     size_t prompt_tokens;
-    uint32_t max_tokens;      /* 0: prompt only */
+    uint32_t max_tokens;      /* 0: prompt only; IMP_MAX_TOKENS_REST: what the context holds */
     float temperature;        /* 0: the most likely token */
     float top_p, min_p;       /* 1 and 0: off */
     int32_t top_k;            /* 0: off */

@@ -53,5 +53,6 @@ void *mem_alloc(size_t bytes);
 void *mem_zero(size_t count, size_t bytes);
 void *mem_grow(void *p, size_t bytes);
 char *mem_strndup(const char *p, size_t n);
+uint64_t mem_calls(void); /* how often this thread has called the four so far */
 
 #endif

@@ -1,0 +1,284 @@
+#include "engine/engine.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+
+/* ---- text of a sequence ---- */
+
+/* Runs what the detokenizer gave through the stop filter into seq->clear. */
+static void filter_text(struct imp_stream *seq) {
+    if (seq->text_closed) return;
+    seq->text_closed = stop_filter_add(&seq->stop, seq->piece.data, seq->piece.size, &seq->clear);
+}
+
+static void finish(struct imp_engine *e, struct imp_stream *seq, imp_finish why,
+                   const struct imp_error *error) {
+    struct event_slot slot = {.event = {.kind = IMP_EVENT_DONE, .finish = why}};
+    double now = clock_ms();
+    str_clear(&seq->piece);
+    str_clear(&seq->clear);
+    if (!seq->text_closed) {
+        detok_end(&seq->detok, &seq->piece);
+        filter_text(seq);
+        if (!seq->text_closed) stop_filter_end(&seq->stop, &seq->clear);
+    }
+    if (error) slot.event.error = *error;
+    slot.event.prompt_tokens = (uint32_t)seq->prompt_count;
+    slot.event.generated_tokens = (uint32_t)(seq->token_count - seq->prompt_count);
+    double started = seq->started_ms > 0 ? seq->started_ms : now;
+    double first = seq->first_token_ms > 0 ? seq->first_token_ms : now;
+    slot.event.queue_ms = started - seq->submitted_ms;
+    slot.event.prefill_ms = first - started;
+    slot.event.decode_ms = now - first;
+    scheduler_remove(&e->scheduler, seq);
+    stream_push(seq, &slot, seq->clear.data, seq->clear.size);
+    stream_unref(seq);
+}
+
+static void fail(struct imp_engine *e, struct imp_stream *seq, int code, const char *message) {
+    struct imp_error error;
+    error_set(&error, code, "", "%s", message);
+    finish(e, seq, IMP_FINISH_ERROR, &error);
+}
+
+/* ---- commit: what a step's results do to the sequences ---- */
+
+static bool is_eos(const struct imp_engine *e, int32_t id) {
+    for (int i = 0; i < e->model.desc.eos_count; i++) {
+        if (e->model.desc.eos[i] == id) return true;
+    }
+    return false;
+}
+
+static void push_token(struct imp_stream *seq, const struct sample_result *r) {
+    struct event_slot slot = {.event = {.kind = IMP_EVENT_TOKEN, .token = r->token}};
+    slot.event.logits_hash = r->logits_hash;
+    if (seq->request.logprobs > 0) {
+        slot.event.logprob = r->logprob;
+        slot.event.top_count = (uint32_t)(seq->request.logprobs - 1);
+        memcpy(slot.top_ids, r->top_ids, sizeof slot.top_ids);
+        memcpy(slot.top_logprobs, r->top_logprobs, sizeof slot.top_logprobs);
+    }
+    stream_push(seq, &slot, seq->clear.data, seq->clear.size);
+}
+
+static void commit_token(struct imp_engine *e, struct imp_stream *seq,
+                         const struct sample_result *r) {
+    if (!r->finite) {
+        fail(e, seq, IMP_ERR_NUMERIC, "the logits of this sequence are not finite");
+        return;
+    }
+    if (seq->token_count == seq->prompt_count) seq->first_token_ms = clock_ms();
+    bool end = is_eos(e, r->token) && !seq->request.ignore_eos;
+    str_clear(&seq->piece);
+    str_clear(&seq->clear);
+    seq->tokens[seq->token_count++] = r->token;
+    stream_count_token(seq, r->token, true);
+    if (!end) {
+        detok_add(&seq->detok, r->token, &seq->piece);
+        filter_text(seq);
+    }
+    push_token(seq, r);
+    int generated = seq->token_count - seq->prompt_count;
+    if (end || seq->text_closed) {
+        finish(e, seq, IMP_FINISH_STOP, NULL);
+    } else if (generated >= (int)seq->request.max_tokens) {
+        finish(e, seq, IMP_FINISH_LENGTH, NULL);
+    }
+}
+
+static void push_prompt_logits(struct imp_engine *e, const struct plan_entry *entry, int out_row) {
+    struct imp_stream *seq = entry->seq;
+    const int64_t vocab = e->model.desc.vocab;
+    e->backend->ops->read(e->backend, seq->logits, e->model.logits + out_row * vocab,
+                          (size_t)entry->out_count * (size_t)vocab * sizeof(float));
+    struct event_slot slot = {.event = {.kind = IMP_EVENT_LOGITS,
+                                        .rows = (uint32_t)entry->out_count,
+                                        .position = (uint32_t)entry->first}};
+    stream_push(seq, &slot, "", 0);
+}
+
+static struct sample_row sample_row_of(const struct imp_stream *seq) {
+    const struct imp_request *r = &seq->request;
+    return (struct sample_row){.temperature = r->temperature,
+                               .top_p = r->top_p,
+                               .min_p = r->min_p,
+                               .repetition_penalty = r->repetition_penalty,
+                               .presence_penalty = r->presence_penalty,
+                               .frequency_penalty = r->frequency_penalty,
+                               .top_k = r->top_k,
+                               .seed = r->seed,
+                               .position = (uint64_t)seq->token_count,
+                               .seen = seq->seen,
+                               .generated = seq->seen_generated,
+                               .seen_count = seq->seen_count,
+                               .top_count = r->logprobs > 0 ? r->logprobs - 1 : 0,
+                               .want_logprob = r->logprobs > 0};
+}
+
+/* Delivers prompt logits, and lists the rows to be sampled. Returns how many. */
+static int collect_rows(struct imp_engine *e) {
+    int samples = 0, out_row = 0;
+    for (int i = 0; i < e->plan.count; i++) {
+        const struct plan_entry *entry = &e->plan.entry[i];
+        struct imp_stream *seq = entry->seq;
+        seq->computed += entry->count;
+        scheduler_computed(&e->scheduler, seq);
+        if (seq->request.prompt_logits && entry->first < seq->prompt_count)
+            push_prompt_logits(e, entry, out_row);
+        out_row += entry->out_count;
+        if (seq->computed < seq->token_count || seq->request.max_tokens == 0) continue;
+        e->sample_rows[samples] = sample_row_of(seq);
+        e->sample_from[samples] = out_row - 1;
+        e->sample_entry[samples++] = i;
+    }
+    return samples;
+}
+
+static void commit(struct imp_engine *e) {
+    int samples = collect_rows(e);
+    struct op_sample op = {.logits = e->model.logits,
+                           .vocab = e->model.desc.vocab,
+                           .usable = e->usable_vocab,
+                           .row = e->sample_from,
+                           .params = e->sample_rows,
+                           .results = e->sample_results,
+                           .count = samples};
+    if (samples > 0) e->backend->ops->sample(e->backend, &op);
+    for (int i = 0; i < samples; i++)
+        commit_token(e, e->plan.entry[e->sample_entry[i]].seq, &e->sample_results[i]);
+    for (int i = 0; i < e->plan.count; i++) {
+        struct imp_stream *seq = e->plan.entry[i].seq;
+        /* A sequence that ended above may be freed: only those without an answer are looked at. */
+        bool sampled = false;
+        for (int j = 0; j < samples; j++) sampled |= e->sample_entry[j] == i;
+        if (!sampled && seq->computed == seq->prompt_count && seq->request.max_tokens == 0)
+            finish(e, seq, IMP_FINISH_LENGTH, NULL);
+    }
+}
+
+/* One step. False if no sequence could be stepped. */
+static bool step(struct imp_engine *e) {
+    scheduler_plan(&e->scheduler, &e->plan);
+    if (e->plan.rows == 0) return false;
+    uint64_t before = mem_calls();
+    struct batch batch;
+    struct imp_error error = {0};
+    batch_fill(&e->arrays, &e->plan, &e->limits.step, &batch);
+    int rc = model_forward(&e->model, &batch, NULL, &error);
+    if (rc == 0) {
+        commit(e);
+    } else {
+        for (int i = 0; i < e->plan.count; i++)
+            finish(e, e->plan.entry[i].seq, IMP_FINISH_ERROR, &error);
+    }
+    atomic_fetch_add(&e->step_allocations, mem_calls() - before);
+    return true;
+}
+
+/* ---- the thread ---- */
+
+static void end_cancelled(struct imp_engine *e, bool all) {
+    struct scheduler *s = &e->scheduler;
+    for (int i = s->running_count; i-- > 0;) {
+        if (all || atomic_load(&s->running[i]->cancelled))
+            fail(e, s->running[i], IMP_ERR_CANCELLED, "cancelled");
+    }
+    for (int i = s->queue_count; i-- > 0;) {
+        if (all || atomic_load(&s->queue[i]->cancelled))
+            fail(e, s->queue[i], IMP_ERR_CANCELLED, "cancelled");
+    }
+}
+
+/* Moves the inbox over. Waits first if nothing changed since the last step found no work. */
+static bool take_inbox(struct imp_engine *e, bool idle) {
+    pthread_mutex_lock(&e->lock);
+    while (idle && !e->changed && !e->stop) pthread_cond_wait(&e->wake, &e->lock);
+    e->changed = false;
+    struct imp_stream *seq = e->inbox;
+    e->inbox = NULL;
+    e->inbox_end = &e->inbox;
+    bool stop = e->stop;
+    pthread_mutex_unlock(&e->lock);
+    while (seq) {
+        struct imp_stream *next = seq->next;
+        scheduler_add(&e->scheduler, seq);
+        seq = next;
+    }
+    return !stop;
+}
+
+static void *engine_main(void *arg) {
+    struct imp_engine *e = arg;
+    bool idle = false;
+    while (take_inbox(e, idle)) {
+        end_cancelled(e, false);
+        idle = !step(e);
+    }
+    end_cancelled(e, true);
+    return NULL;
+}
+
+int engine_start(struct imp_engine *e, struct imp_error *err) {
+    const size_t batch = (size_t)e->limits.max_batch;
+    kv_create(&e->kv, e->limits.kv_blocks, (uint64_t)e->options.value[SETTING_KV_SHUFFLE]);
+    scheduler_create(&e->scheduler, &e->limits, &e->kv,
+                     e->options.value[SETTING_PREFIX_CACHE] != 0);
+    batch_create(&e->arrays, &e->limits.step);
+    e->plan.entry = mem_zero(batch, sizeof *e->plan.entry);
+    e->sample_rows = mem_zero(batch, sizeof *e->sample_rows);
+    e->sample_results = mem_zero(batch, sizeof *e->sample_results);
+    e->sample_from = mem_zero(batch, sizeof *e->sample_from);
+    e->sample_entry = mem_zero(batch, sizeof *e->sample_entry);
+    e->inbox_end = &e->inbox;
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_cond_init(&e->wake, NULL);
+    int failed = pthread_create(&e->thread, NULL, engine_main, e);
+    if (failed)
+        return error_set(err, IMP_ERR_IO, NULL, "cannot start the engine's thread: %s",
+                         strerror(failed));
+    e->thread_started = true;
+    return 0;
+}
+
+void engine_stop(struct imp_engine *e) {
+    if (e->thread_started) {
+        pthread_mutex_lock(&e->lock);
+        e->stop = true;
+        pthread_cond_signal(&e->wake);
+        pthread_mutex_unlock(&e->lock);
+        pthread_join(e->thread, NULL);
+        pthread_mutex_destroy(&e->lock);
+        pthread_cond_destroy(&e->wake);
+        e->thread_started = false;
+    }
+    scheduler_destroy(&e->scheduler);
+    kv_destroy(&e->kv);
+    batch_destroy(&e->arrays);
+    free(e->plan.entry);
+    free(e->sample_rows);
+    free(e->sample_results);
+    free(e->sample_from);
+    free(e->sample_entry);
+}
+
+void engine_submit(struct imp_engine *e, struct imp_stream **streams, size_t count) {
+    pthread_mutex_lock(&e->lock);
+    for (size_t i = 0; i < count; i++) {
+        *e->inbox_end = streams[i];
+        e->inbox_end = &streams[i]->next;
+    }
+    e->changed = true;
+    pthread_cond_signal(&e->wake);
+    pthread_mutex_unlock(&e->lock);
+}
+
+void engine_wake(struct imp_engine *e) {
+    pthread_mutex_lock(&e->lock);
+    e->changed = true;
+    pthread_cond_signal(&e->wake);
+    pthread_mutex_unlock(&e->lock);
+}

@@ -1,0 +1,189 @@
+/* imp_inspect: a checkpoint as one JSON document. What cannot be run is still described. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/error.h"
+#include "engine/limits.h"
+#include "engine/open.h"
+#include "load/checkpoint.h"
+#include "model/model.h"
+
+struct inspection {
+    struct checkpoint ck;
+    struct arena arena;
+    struct model_desc desc;
+
+    struct str out;
+    bool first; /* no comma yet at this level */
+};
+
+static void key(struct inspection *in, const char *name) {
+    if (!in->first) str_add_text(&in->out, ", ");
+    in->first = false;
+    str_add_json(&in->out, name, strlen(name));
+    str_add_text(&in->out, ": ");
+}
+
+static void put_int(struct inspection *in, const char *name, int64_t value) {
+    key(in, name);
+    str_printf(&in->out, "%lld", (long long)value);
+}
+
+static void put_string(struct inspection *in, const char *name, const char *value) {
+    key(in, name);
+    str_add_json(&in->out, value, strlen(value));
+}
+
+static void open_object(struct inspection *in, const char *name) {
+    key(in, name);
+    str_add_char(&in->out, '{');
+    in->first = true;
+}
+
+static void close_object(struct inspection *in) {
+    str_add_char(&in->out, '}');
+    in->first = false;
+}
+
+static size_t tensor_bytes(const struct checkpoint *ck) {
+    size_t total = 0;
+    for (size_t i = 0; i < ck->tensor_count; i++) total += ck->tensors[i]->bytes;
+    return total;
+}
+
+static void put_dtypes(struct inspection *in) {
+    size_t bytes[DTYPE_COUNT] = {0}, count[DTYPE_COUNT] = {0};
+    for (size_t i = 0; i < in->ck.tensor_count; i++) {
+        bytes[in->ck.tensors[i]->dtype] += in->ck.tensors[i]->bytes;
+        count[in->ck.tensors[i]->dtype]++;
+    }
+    open_object(in, "dtypes");
+    for (int t = 0; t < DTYPE_COUNT; t++) {
+        if (count[t] == 0) continue;
+        key(in, dtype_name((enum dtype)t));
+        str_printf(&in->out, "{\"tensors\": %zu, \"bytes\": %zu}", count[t], bytes[t]);
+    }
+    close_object(in);
+}
+
+static void put_tensors(struct inspection *in) {
+    key(in, "tensors");
+    str_add_char(&in->out, '[');
+    for (size_t i = 0; i < in->ck.tensor_count; i++) {
+        const struct tensor *t = in->ck.tensors[i];
+        const char *file = strrchr(t->file, '/');
+        file = file ? file + 1 : t->file;
+        str_add_text(&in->out, i ? ", {\"name\": " : "{\"name\": ");
+        str_add_json(&in->out, t->name, strlen(t->name));
+        str_printf(&in->out, ", \"dtype\": \"%s\", \"shape\": [", dtype_name(t->dtype));
+        for (int d = 0; d < t->dims; d++)
+            str_printf(&in->out, "%s%lld", d ? ", " : "", (long long)t->shape[d]);
+        str_printf(&in->out, "], \"bytes\": %zu, \"offset\": %llu, \"file\": ", t->bytes,
+                   (unsigned long long)t->file_offset);
+        str_add_json(&in->out, file, strlen(file));
+        str_add_char(&in->out, '}');
+    }
+    str_add_char(&in->out, ']');
+}
+
+static void put_desc(struct inspection *in) {
+    const struct model_desc *d = &in->desc;
+    put_string(in, "family", d->family);
+    put_int(in, "parameters", model_desc_parameters(d));
+    put_int(in, "layers", d->layers);
+    put_int(in, "hidden_size", d->hidden);
+    put_int(in, "vocab_size", d->vocab);
+    put_int(in, "max_context_tokens", d->max_context);
+    put_int(in, "heads", d->layer[0].attention.heads);
+    put_int(in, "kv_heads", d->layer[0].attention.kv_heads);
+    put_int(in, "head_dim", d->layer[0].attention.head_dim);
+    put_int(in, "intermediate_size", d->layer[0].ffn.width);
+    key(in, "tied_head");
+    str_add_text(&in->out, d->tied_head ? "true" : "false");
+    key(in, "eos_token_ids");
+    str_add_char(&in->out, '[');
+    for (int i = 0; i < d->eos_count; i++)
+        str_printf(&in->out, "%s%d", i ? ", " : "", d->eos[i]);
+    str_add_char(&in->out, ']');
+    if (in->ck.tensor_count > 0) {
+        key(in, "bits_per_weight");
+        str_printf(&in->out, "%.3f",
+                   8.0 * (double)tensor_bytes(&in->ck) / (double)model_desc_parameters(d));
+    }
+}
+
+/* The plan as it would be made at opening; weights as stored, or BF16 if there are no tensors. */
+static int put_memory(struct inspection *in, const struct imp_options *options,
+                      struct imp_error *err) {
+    struct backend *be = NULL;
+    struct limits l;
+    int threads, rc = open_backend(options, &be, &threads, err);
+    if (rc < 0) return rc;
+    size_t weights = tensor_bytes(&in->ck);
+    if (weights == 0) weights = (size_t)model_desc_parameters(&in->desc) * 2;
+    rc = limits_make(&in->desc, be, options, threads, weights, &l, err);
+    if (rc == 0) {
+        put_int(in, "kv_bytes_per_token", (int64_t)(l.kv_block_bytes / KV_BLOCK_TOKENS));
+        open_object(in, "memory");
+        put_string(in, "device", be->name);
+        put_int(in, "context_tokens", l.context);
+        put_int(in, "max_batch", l.max_batch);
+        put_int(in, "prefill_chunk", l.prefill_chunk);
+        put_int(in, "kv_blocks", l.kv_blocks);
+        put_int(in, "kv_block_tokens", KV_BLOCK_TOKENS);
+        put_int(in, "kv_block_bytes", (int64_t)l.kv_block_bytes);
+        put_int(in, "weight_bytes", (int64_t)l.weight_bytes);
+        put_int(in, "kv_bytes", (int64_t)l.kv_bytes);
+        put_int(in, "activation_bytes", (int64_t)l.activation_bytes);
+        put_int(in, "scratch_bytes", (int64_t)l.scratch_bytes);
+        put_int(in, "total_bytes", (int64_t)limits_total_bytes(&l));
+        close_object(in);
+    }
+    backend_close(be);
+    return rc;
+}
+
+static int describe(struct inspection *in, const char *path, const struct imp_options *options,
+                    struct imp_error *err) {
+    static const char *const dialects[] = {"none", "compressed-tensors", "modelopt"};
+    str_add_char(&in->out, '{');
+    in->first = true;
+    put_string(in, "path", path);
+    put_string(in, "model_type", in->ck.config.model_type);
+    put_string(in, "dialect", dialects[in->ck.dialect]);
+    put_int(in, "files", (int64_t)in->ck.file_count);
+    put_int(in, "tensor_count", (int64_t)in->ck.tensor_count);
+    put_int(in, "tensor_bytes", (int64_t)tensor_bytes(&in->ck));
+    int rc = model_describe(&in->ck.config, &in->arena, &in->desc, err);
+    if (rc == 0) {
+        put_desc(in);
+        rc = put_memory(in, options, err);
+    }
+    key(in, "supported");
+    str_add_text(&in->out, rc == 0 ? "true" : "false");
+    if (rc < 0) put_string(in, "reason", err->message);
+    put_dtypes(in);
+    put_tensors(in);
+    str_add_text(&in->out, "}");
+    return rc;
+}
+
+int imp_inspect(const char *path, const struct imp_options *options, char **json,
+                struct imp_error *err) {
+    struct inspection in = {.first = true};
+    struct imp_options defaults;
+    struct imp_error local = {0};
+    if (err == NULL) err = &local;
+    options_default(&defaults);
+    if (options == NULL) options = &defaults;
+    *json = NULL;
+    int rc = checkpoint_open(path, false, &options->log, &in.ck, err);
+    if (rc == 0) {
+        rc = describe(&in, path, options, err);
+        *json = str_take(&in.out);
+    }
+    str_free(&in.out);
+    arena_free(&in.arena);
+    checkpoint_close(&in.ck);
+    return rc;
+}

@@ -1,0 +1,204 @@
+/* Opening and closing an engine: files, then sizes, then memory, then the thread. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/caps.h"
+#include "base/error.h"
+#include "base/thread.h"
+#include "engine/open.h"
+
+static char *last_part(const char *path) {
+    size_t n = strlen(path);
+    while (n > 1 && path[n - 1] == '/') n--;
+    size_t start = n;
+    while (start > 0 && path[start - 1] != '/') start--;
+    return mem_strndup(path + start, n - start);
+}
+
+/* The folder whose tokenizer belongs to `path`, which may be one of its files. */
+static char *folder_of(const char *path) {
+    if (file_is_folder(path)) return mem_strndup(path, strlen(path));
+    const char *slash = strrchr(path, '/');
+    return slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strndup(".", 1);
+}
+
+static int check_options(const struct imp_options *o, struct imp_error *err) {
+    if (o->value[SETTING_DEVICE] == DEVICE_CUDA)
+        return error_set(err, IMP_ERR_DEVICE, NULL, "this build of imp has no CUDA backend");
+    if (o->value[SETTING_KV_DTYPE] != KV_BF16)
+        return error_set(err, IMP_ERR_UNSUPPORTED, NULL, "kv.dtype=fp8 is not there on a CPU");
+    if (o->value[SETTING_ACTIVATIONS] != ACTIVATIONS_BF16)
+        return error_set(err, IMP_ERR_UNSUPPORTED, NULL,
+                         "numerics.activations=nvfp4 is not there on a CPU");
+    return 0;
+}
+
+int open_backend(const struct imp_options *o, struct backend **out, int *threads,
+                 struct imp_error *err) {
+    int rc = check_options(o, err);
+    if (rc < 0) return rc;
+    *threads = o->value[SETTING_THREADS] ? (int)o->value[SETTING_THREADS] : cpu_count();
+    struct backend_options options = {.kind = o->value[SETTING_REFERENCE] == REFERENCE_FALSE
+                                                  ? BACKEND_CPU
+                                                  : BACKEND_CPU_REFERENCE,
+                                      .threads = *threads,
+                                      .round_bf16 = o->value[SETTING_REFERENCE] == REFERENCE_ROUNDED,
+                                      .isa = options_choice(o, SETTING_ISA)};
+    return backend_open(&options, out, err);
+}
+
+static int open_text(struct imp_engine *e, const char *path, struct imp_error *err) {
+    char *folder = folder_of(path);
+    int rc = tokenizer_load(folder, &e->options.log, &e->tokenizer, err);
+    if (rc == 0) rc = chat_load(folder, &e->chat, err);
+    free(folder);
+    return rc;
+}
+
+/* "nvfp4 (modelopt)", from what the checkpoint's linears hold. */
+static void describe_quantisation(struct imp_engine *e) {
+    static const char *const dialects[] = {"", "compressed-tensors", "modelopt"};
+    size_t packed = 0, fp8 = 0;
+    for (size_t i = 0; i < e->checkpoint.tensor_count; i++) {
+        enum dtype t = e->checkpoint.tensors[i]->dtype;
+        packed += t == DTYPE_U8;
+        fp8 += t == DTYPE_F8_E4M3 && e->checkpoint.dialect == QUANT_NONE;
+    }
+    const char *what = packed ? "nvfp4" : fp8 ? "fp8" : "none";
+    const char *dialect = dialects[e->checkpoint.dialect];
+    snprintf(e->quantisation, sizeof e->quantisation, "%s%s%s%s", what, *dialect ? " (" : "",
+             dialect, *dialect ? ")" : "");
+}
+
+static void default_request(struct imp_engine *e) {
+    struct imp_request *r = &e->defaults;
+    *r = (struct imp_request){.max_tokens = IMP_MAX_TOKENS_REST,
+                              .temperature = 1,
+                              .top_p = 1,
+                              .repetition_penalty = 1};
+    yyjson_val *g = e->checkpoint.config.generation
+                        ? yyjson_doc_get_root(e->checkpoint.config.generation)
+                        : NULL;
+    struct {
+        const char *key;
+        float *to;
+        double min, max;
+    } fields[] = {{"temperature", &r->temperature, 0, 100},
+                  {"top_p", &r->top_p, 1e-6, 1},
+                  {"min_p", &r->min_p, 0, 1},
+                  {"repetition_penalty", &r->repetition_penalty, 1e-6, 100}};
+    for (size_t i = 0; i < sizeof fields / sizeof fields[0]; i++) {
+        yyjson_val *v = yyjson_obj_get(g, fields[i].key);
+        double x = yyjson_get_num(v);
+        if (yyjson_is_num(v) && x >= fields[i].min && x <= fields[i].max) *fields[i].to = (float)x;
+    }
+    yyjson_val *top_k = yyjson_obj_get(g, "top_k");
+    if (yyjson_is_int(top_k) && yyjson_get_sint(top_k) >= 0 && yyjson_get_sint(top_k) < INT32_MAX)
+        r->top_k = (int32_t)yyjson_get_sint(top_k);
+    if (yyjson_is_false(yyjson_obj_get(g, "do_sample"))) r->temperature = 0;
+}
+
+/* Pages weights in and warms every path of a step, in a block that nobody holds yet. */
+static int warm_up(struct imp_engine *e, struct imp_error *err) {
+    if (!e->options.value[SETTING_WARMUP]) return 0;
+    const int32_t zero = 0, seq_row[2] = {0, 1};
+    struct batch batch = {.rows = 1, .seqs = 1, .out_rows = 1, .token = &zero, .position = &zero,
+                          .seq = &zero, .seq_row = seq_row, .blocks = &zero, .max_blocks = 1,
+                          .out_row = &zero};
+    return model_forward(&e->model, &batch, NULL, err);
+}
+
+static int open_model(struct imp_engine *e, const char *path, struct imp_error *err) {
+    int threads, rc;
+    if ((rc = checkpoint_open(path, true, &e->options.log, &e->checkpoint, err)) < 0 ||
+        (rc = open_backend(&e->options, &e->backend, &threads, err)) < 0 ||
+        (rc = model_open(&e->checkpoint, e->backend, NULL, NULL, &e->model, err)) < 0 ||
+        (rc = limits_make(&e->model.desc, e->backend, &e->options, threads, e->model.weight_bytes,
+                          &e->limits, err)) < 0 ||
+        (rc = model_reserve(&e->model, &e->limits.step, e->limits.kv_blocks, err)) < 0)
+        return rc;
+    int32_t known = tokenizer_size(e->tokenizer);
+    e->usable_vocab = known < e->model.desc.vocab ? known : e->model.desc.vocab;
+    describe_quantisation(e);
+    default_request(e);
+    if ((rc = warm_up(e, err)) < 0) return rc;
+    return engine_start(e, err);
+}
+
+static int open_engine(const char *path, const struct imp_options *options, bool model,
+                       struct imp_engine **out, struct imp_error *err) {
+    struct imp_engine *e = mem_zero(1, sizeof *e);
+    if (options) {
+        e->options = *options;
+    } else {
+        options_default(&e->options);
+    }
+    e->name = last_part(path);
+    *out = NULL;
+    int rc = 0;
+    if (!file_exists(path)) rc = error_set(err, IMP_ERR_IO, path, "no such file or folder");
+    if (rc == 0 && model) rc = check_options(&e->options, err);
+    if (rc == 0) rc = open_text(e, path, err);
+    if (rc == 0 && model) rc = open_model(e, path, err);
+    if (rc < 0) {
+        imp_close(e);
+        return rc;
+    }
+    *out = e;
+    return 0;
+}
+
+int imp_open(const char *path, const struct imp_options *options, struct imp_engine **out,
+             struct imp_error *err) {
+    return open_engine(path, options, true, out, err);
+}
+
+int imp_open_text(const char *path, const struct imp_options *options, struct imp_engine **out,
+                  struct imp_error *err) {
+    return open_engine(path, options, false, out, err);
+}
+
+void imp_close(struct imp_engine *e) {
+    if (e == NULL) return;
+    if (e->thread_started) engine_stop(e);
+    model_close(&e->model);
+    backend_close(e->backend);
+    checkpoint_close(&e->checkpoint);
+    chat_free(e->chat);
+    tokenizer_free(e->tokenizer);
+    free(e->name);
+    free(e);
+}
+
+void imp_info_get(const struct imp_engine *e, struct imp_info *out) {
+    *out = (struct imp_info){.name = e->name, .family = "", .device = "", .quantisation = "",
+                             .bos_id = -1};
+    if (e->backend == NULL) return;
+    const struct model_desc *d = &e->model.desc;
+    *out = (struct imp_info){
+        .name = e->name,
+        .family = d->family,
+        .device = e->backend->name,
+        .quantisation = e->quantisation,
+        .parameters = (uint64_t)model_desc_parameters(d),
+        .weight_bytes = e->model.weight_bytes,
+        .bytes_per_step = e->model.bytes_per_step,
+        .kv_bytes_per_token = e->limits.kv_block_bytes / KV_BLOCK_TOKENS,
+        .vocab_size = (uint32_t)d->vocab,
+        .context_tokens = (uint32_t)e->limits.context,
+        .layers = (uint32_t)d->layers,
+        .hidden_size = (uint32_t)d->hidden,
+        .max_batch = (uint32_t)e->limits.max_batch,
+        .threads = (uint32_t)e->limits.threads,
+        .bos_id = d->bos,
+        .eos_count = (uint32_t)d->eos_count,
+        .eos_ids = d->eos,
+        .temperature = e->defaults.temperature,
+        .top_p = e->defaults.top_p,
+        .min_p = e->defaults.min_p,
+        .top_k = e->defaults.top_k,
+        .repetition_penalty = e->defaults.repetition_penalty,
+        .step_allocations = atomic_load(&((struct imp_engine *)(uintptr_t)e)->step_allocations),
+    };
+}

@@ -1,0 +1,38 @@
+/* The table of settings and a set of their values.
+ *
+ * One row per key in options.c is the whole truth about it: name, type, range, default, help. The
+ * command line, the configuration file and imp_options_set all end here. A struct imp_options is a
+ * plain value once made; it is copied into the engine at open. */
+#ifndef IMP_ENGINE_OPTIONS_H
+#define IMP_ENGINE_OPTIONS_H
+
+#include <stdint.h>
+
+#include "base/log.h"
+
+enum setting {
+    SETTING_DEVICE, SETTING_THREADS, SETTING_CONTEXT, SETTING_MAX_BATCH, SETTING_PREFILL_CHUNK,
+    SETTING_REFERENCE, SETTING_ISA, SETTING_WARMUP, SETTING_GRAPHS, SETTING_PDL,
+    SETTING_PREFIX_CACHE,
+    SETTING_KV_DTYPE, SETTING_KV_MEMORY, SETTING_KV_SHUFFLE,
+    SETTING_ACTIVATIONS,
+    SETTING_SPECIAL_IN_MESSAGES, SETTING_NOW,
+    SETTING_COUNT
+};
+
+struct imp_options {
+    int64_t value[SETTING_COUNT]; /* number, 0/1, bytes, or index of the choice */
+    struct log log;
+};
+
+void options_default(struct imp_options *options);
+/* The spelling of a choice setting's value: "cpu". */
+const char *options_choice(const struct imp_options *options, enum setting setting);
+
+enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_CUDA };
+enum { REFERENCE_FALSE, REFERENCE_TRUE, REFERENCE_ROUNDED };
+enum { ISA_AUTO, ISA_AVX512, ISA_AVX2, ISA_PORTABLE };
+enum { KV_BF16, KV_FP8 };
+enum { ACTIVATIONS_BF16, ACTIVATIONS_NVFP4 };
+
+#endif

@@ -1,0 +1,102 @@
+/* Requests from the caller's side: submission, events, cancelling. */
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "base/error.h"
+#include "engine/engine.h"
+
+void imp_request_init(const struct imp_engine *engine, struct imp_request *request) {
+    *request = engine->defaults;
+}
+
+int imp_submit(struct imp_engine *e, const struct imp_request *requests, size_t count,
+               struct imp_stream **streams, struct imp_error *err) {
+    check(e->thread_started);
+    for (size_t i = 0; i < count; i++) {
+        int rc = stream_create(e, &e->limits, e->model.desc.vocab, e->tokenizer, &requests[i],
+                               &streams[i], err);
+        if (rc == 0) continue;
+        while (i > 0) { /* never queued: both references are ours */
+            stream_unref(streams[--i]);
+            stream_unref(streams[i]);
+        }
+        return rc;
+    }
+    engine_submit(e, streams, count);
+    return 0;
+}
+
+static bool wait_for_event(struct imp_stream *s, int timeout_ms) {
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    if (timeout_ms > 0) {
+        until.tv_sec += timeout_ms / 1000;
+        until.tv_nsec += timeout_ms % 1000 * 1000000L;
+        if (until.tv_nsec >= 1000000000L) {
+            until.tv_sec++;
+            until.tv_nsec -= 1000000000L;
+        }
+    }
+    while (s->head == s->tail) {
+        if (timeout_ms < 0) {
+            pthread_cond_wait(&s->wake, &s->lock);
+        } else if (pthread_cond_timedwait(&s->wake, &s->lock, &until) == ETIMEDOUT) {
+            return s->head != s->tail;
+        }
+    }
+    return true;
+}
+
+int imp_next(struct imp_stream *s, int timeout_ms, struct imp_event *out) {
+    pthread_mutex_lock(&s->lock);
+    bool had_logits = s->taken.event.kind == IMP_EVENT_LOGITS && s->taken.event.rows > 0;
+    if (had_logits) {
+        s->logits_taken = false;
+        s->taken.event.rows = 0;
+    }
+    bool was_full = s->head - s->tail + 2 > STREAM_EVENTS || had_logits ||
+                    s->text.size + 2 * STREAM_TEXT_ROOM > STREAM_TEXT_BYTES;
+    /* Sleeping with the engine paused for us would be for ever: wake it before. */
+    bool wake = was_full && !s->ended;
+    if (wake && had_logits) {
+        pthread_mutex_unlock(&s->lock);
+        engine_wake(s->engine);
+        pthread_mutex_lock(&s->lock);
+    }
+    if (!wait_for_event(s, timeout_ms)) {
+        pthread_mutex_unlock(&s->lock);
+        return 0;
+    }
+    s->taken = s->ring[s->tail % STREAM_EVENTS];
+    str_clear(&s->taken_text);
+    str_add(&s->taken_text, s->text.data + s->taken.text_at, s->taken.event.text_bytes);
+    s->tail++;
+    if (s->head == s->tail) str_clear(&s->text);
+    wake = wake && !s->ended;
+    pthread_mutex_unlock(&s->lock);
+    if (wake) engine_wake(s->engine);
+
+    struct imp_event *event = &s->taken.event;
+    event->text = s->taken_text.data;
+    event->top_ids = s->taken.top_ids;
+    event->top_logprobs = s->taken.top_logprobs;
+    if (event->kind == IMP_EVENT_LOGITS) event->logits = s->logits;
+    *out = *event;
+    return 1;
+}
+
+void imp_cancel(struct imp_stream *s) {
+    pthread_mutex_lock(&s->lock);
+    bool live = !s->ended;
+    atomic_store(&s->cancelled, 1);
+    pthread_mutex_unlock(&s->lock);
+    if (live) engine_wake(s->engine);
+}
+
+void imp_release(struct imp_stream *s) {
+    if (s == NULL) return;
+    imp_cancel(s);
+    stream_unref(s);
+}
