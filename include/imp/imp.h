@@ -182,7 +182,8 @@ typedef struct imp_event {
     double queue_ms, prefill_ms, decode_ms; /* until the first step; to the first token; from it */
 } imp_event;
 
-/* Waits for the next event, timeout_ms < 0: for ever. Returns 1 with an event, 0 on time-out. */
+/* Waits for the next event, timeout_ms < 0: for ever. Returns 1 with an event; 0 on time-out, and at
+ * once after DONE was taken. */
 int imp_next(imp_stream *stream, int timeout_ms, imp_event *out);
 void imp_cancel(imp_stream *stream);  /* its DONE event then says IMP_ERR_CANCELLED */
 void imp_release(imp_stream *stream); /* cancels if it must, frees; NULL is fine */

@@ -40,6 +40,7 @@ static bool wait_for_event(struct imp_stream *s, int timeout_ms) {
         }
     }
     while (s->head == s->tail) {
+        if (s->ended) return false; /* DONE was taken: there will be no more */
         if (timeout_ms < 0) {
             pthread_cond_wait(&s->wake, &s->lock);
         } else if (pthread_cond_timedwait(&s->wake, &s->lock, &until) == ETIMEDOUT) {

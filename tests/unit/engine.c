@@ -1,0 +1,344 @@
+/* The engine over every small checkpoint of tests/data/models: one arithmetic, and good manners.
+ *
+ * The same request must give the same tokens and the same logits, bit for bit, however it is cut
+ * into chunks, whoever runs beside it, with any number of threads, wherever its KV blocks lie, with
+ * and without a cached prefix. A trace holds what a caller sees: ids and the hash of each row. */
+#include <dirent.h>
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "base/rng.h"
+#include "imp/imp.h"
+
+enum { MAX_MODELS = 32, ANSWER = 24, LONG_PROMPT = 150 };
+
+static char models[MAX_MODELS][512];
+static int model_count;
+
+struct trace {
+    int count;
+    int32_t token[ANSWER];
+    uint64_t hash[ANSWER];
+    struct imp_event done;
+};
+
+static int find_models(void **state) {
+    (void)state;
+    const char *root = IMP_SOURCE_DIR "/tests/data/models";
+    DIR *dir = opendir(root);
+    if (dir == NULL) return -1;
+    for (struct dirent *d; (d = readdir(dir)) && model_count < MAX_MODELS;) {
+        if (d->d_name[0] == '.') continue;
+        char config[1024];
+        snprintf(config, sizeof config, "%s/%s/config.json", root, d->d_name);
+        FILE *f = fopen(config, "r");
+        if (f == NULL) continue;
+        fclose(f);
+        snprintf(models[model_count++], sizeof models[0], "%s/%s", root, d->d_name);
+    }
+    closedir(dir);
+    return model_count > 0 ? 0 : -1;
+}
+
+/* settings: "key=value" strings, NULL at the end. */
+static struct imp_engine *open_with(const char *path, const char *const *settings) {
+    struct imp_options *options = imp_options_new();
+    struct imp_error err = {0};
+    struct imp_engine *engine = NULL;
+    for (; *settings; settings++) {
+        char key[100];
+        size_t n = strcspn(*settings, "=");
+        memcpy(key, *settings, n);
+        key[n] = 0;
+        if (imp_options_set(options, key, *settings + n + 1, &err) < 0) fail_msg("%s", err.message);
+    }
+    if (imp_open(path, options, &engine, &err) < 0) fail_msg("%s: %s", err.where, err.message);
+    imp_options_free(options);
+    return engine;
+}
+
+static void random_prompt(const struct imp_engine *engine, uint64_t salt, int32_t *ids, int count) {
+    struct imp_info info;
+    imp_info_get(engine, &info);
+    for (int i = 0; i < count; i++)
+        ids[i] = (int32_t)(rng_uniform(salt, 0, (uint64_t)i) * info.vocab_size);
+}
+
+static struct imp_request request_of(const struct imp_engine *engine, const int32_t *ids, int n) {
+    struct imp_request r;
+    imp_request_init(engine, &r);
+    r.prompt = ids;
+    r.prompt_tokens = (size_t)n;
+    r.max_tokens = ANSWER;
+    r.temperature = 0.9f;
+    r.top_p = 0.95f;
+    r.top_k = 0;
+    r.repetition_penalty = 1.1f;
+    r.seed = 42;
+    r.ignore_eos = 1;
+    return r;
+}
+
+static void read_trace(struct imp_stream *stream, struct trace *t) {
+    struct imp_event event;
+    memset(t, 0, sizeof *t);
+    for (;;) {
+        assert_int_equal(imp_next(stream, 60000, &event), 1);
+        if (event.kind == IMP_EVENT_DONE) break;
+        if (event.kind != IMP_EVENT_TOKEN) continue;
+        assert_true(t->count < ANSWER);
+        t->token[t->count] = event.token;
+        t->hash[t->count++] = event.logits_hash;
+    }
+    t->done = event;
+}
+
+static void run_one(struct imp_engine *engine, const struct imp_request *r, struct trace *t) {
+    struct imp_stream *stream;
+    struct imp_error err = {0};
+    if (imp_submit(engine, r, 1, &stream, &err) < 0) fail_msg("%s", err.message);
+    read_trace(stream, t);
+    imp_release(stream);
+}
+
+static void assert_same(const struct trace *a, const struct trace *b, const char *what) {
+    if (a->count == b->count && memcmp(a->token, b->token, sizeof a->token) == 0 &&
+        memcmp(a->hash, b->hash, sizeof a->hash) == 0)
+        return;
+    int i = 0;
+    while (i < a->count && a->token[i] == b->token[i] && a->hash[i] == b->hash[i]) i++;
+    fail_msg("%s: the runs part at token %d of %d and %d", what, i, a->count, b->count);
+}
+
+static void same_whatever_the_settings(const char *path, const char *reference) {
+    static const char *const variants[] = {
+        "runtime.prefill_chunk=1",  "runtime.prefill_chunk=7", "runtime.prefill_chunk=64",
+        "runtime.threads=1",        "runtime.threads=2",       "runtime.threads=3",
+        "kv.shuffle=12345",         "runtime.warmup=false",    "runtime.prefix_cache=false",
+        "runtime.max_batch=1",
+    };
+    int32_t ids[LONG_PROMPT];
+    struct trace first, other;
+    const char *base[] = {reference, NULL};
+    struct imp_engine *engine = open_with(path, base);
+    random_prompt(engine, 1, ids, LONG_PROMPT);
+    struct imp_request r = request_of(engine, ids, LONG_PROMPT);
+    run_one(engine, &r, &first);
+    assert_int_equal(first.count, ANSWER);
+    imp_close(engine);
+    for (size_t i = 0; i < sizeof variants / sizeof variants[0]; i++) {
+        const char *with[] = {reference, variants[i], NULL};
+        engine = open_with(path, with);
+        run_one(engine, &r, &other);
+        assert_same(&first, &other, variants[i]);
+        imp_close(engine);
+    }
+}
+
+static void same_beside_others_and_again(const char *path, const char *reference) {
+    enum { OTHERS = 7 };
+    int32_t ids[1 + OTHERS][LONG_PROMPT];
+    struct imp_request r[1 + OTHERS];
+    struct imp_stream *streams[1 + OTHERS];
+    struct trace alone, t;
+    const char *with[] = {reference, NULL};
+    struct imp_engine *engine = open_with(path, with);
+    random_prompt(engine, 1, ids[0], LONG_PROMPT);
+    r[0] = request_of(engine, ids[0], LONG_PROMPT);
+    run_one(engine, &r[0], &alone);
+    for (int i = 0; i < 31; i++) { /* from the second on with a cached prefix */
+        run_one(engine, &r[0], &t);
+        assert_same(&alone, &t, "repeat");
+    }
+    for (int i = 1; i <= OTHERS; i++) {
+        random_prompt(engine, (uint64_t)i + 50, ids[i], LONG_PROMPT);
+        r[i] = request_of(engine, ids[i], 20 * i);
+        r[i].seed = (uint64_t)i;
+    }
+    for (int place = 0; place <= OTHERS; place += OTHERS) {
+        struct imp_request swap = r[0];
+        r[0] = r[place];
+        r[place] = swap;
+        assert_int_equal(imp_submit(engine, r, 1 + OTHERS, streams, NULL), 0);
+        for (int i = 0; i <= OTHERS; i++) {
+            read_trace(streams[i], &t);
+            if (i == place) assert_same(&alone, &t, "beside seven others");
+            imp_release(streams[i]);
+        }
+        r[place] = r[0];
+        r[0] = swap;
+    }
+    struct imp_info info;
+    imp_info_get(engine, &info);
+    assert_int_equal(info.step_allocations, 0);
+    imp_close(engine);
+}
+
+static void fast_path_is_one_arithmetic(void **state) {
+    (void)state;
+    for (int i = 0; i < model_count; i++) {
+        same_whatever_the_settings(models[i], "runtime.reference=false");
+        same_beside_others_and_again(models[i], "runtime.reference=false");
+    }
+}
+
+static void reference_is_one_arithmetic(void **state) {
+    (void)state;
+    same_whatever_the_settings(models[0], "runtime.reference=true");
+    same_beside_others_and_again(models[0], "runtime.reference=true");
+}
+
+/* Logits of the prompt's last position are those that the first token is drawn from. */
+static void prompt_logits_are_the_same_rows(void **state) {
+    (void)state;
+    int32_t ids[LONG_PROMPT];
+    const char *none[] = {NULL};
+    struct imp_engine *engine = open_with(models[0], none);
+    struct imp_stream *stream;
+    struct imp_event event;
+    struct imp_info info;
+    imp_info_get(engine, &info);
+    random_prompt(engine, 1, ids, LONG_PROMPT);
+    struct imp_request r = request_of(engine, ids, LONG_PROMPT);
+    r.temperature = 0;
+    r.repetition_penalty = 1;
+    r.max_tokens = 1;
+    r.prompt_logits = 1;
+    assert_int_equal(imp_submit(engine, &r, 1, &stream, NULL), 0);
+    uint32_t rows = 0;
+    int32_t best = -1;
+    for (;;) {
+        assert_int_equal(imp_next(stream, 60000, &event), 1);
+        if (event.kind == IMP_EVENT_DONE) break;
+        if (event.kind == IMP_EVENT_TOKEN) assert_int_equal(event.token, best);
+        if (event.kind != IMP_EVENT_LOGITS) continue;
+        assert_int_equal(event.position, rows);
+        rows += event.rows;
+        const float *last = event.logits + (size_t)(event.rows - 1) * info.vocab_size;
+        best = 0;
+        for (uint32_t i = 1; i < info.vocab_size; i++) {
+            if (last[i] > last[best]) best = (int32_t)i;
+        }
+    }
+    assert_int_equal(rows, LONG_PROMPT);
+    imp_release(stream);
+    imp_close(engine);
+}
+
+static void bad_requests_are_refused(void **state) {
+    (void)state;
+    int32_t ids[LONG_PROMPT];
+    const char *with[] = {"runtime.context=200", NULL};
+    struct imp_engine *engine = open_with(models[0], with);
+    struct imp_stream *stream;
+    struct imp_error err;
+    random_prompt(engine, 1, ids, LONG_PROMPT);
+    const struct imp_request good = request_of(engine, ids, LONG_PROMPT);
+#define REFUSED(change)                                                                            \
+    do {                                                                                           \
+        struct imp_request r = good;                                                               \
+        change;                                                                                    \
+        assert_int_equal(imp_submit(engine, &r, 1, &stream, &err), IMP_ERR_REQUEST);               \
+        assert_true(err.message[0] != 0);                                                          \
+    } while (0)
+    REFUSED(r.prompt_tokens = 0);
+    REFUSED(r.max_tokens = 51);
+    REFUSED(r.temperature = -1);
+    REFUSED(r.temperature = (float)(0.0 / 0.0 * 1.0));
+    REFUSED(r.top_p = 0);
+    REFUSED(r.top_p = 1.5f);
+    REFUSED(r.min_p = -1);
+    REFUSED(r.top_k = -2);
+    REFUSED(r.repetition_penalty = 0);
+    REFUSED(r.logprobs = 22);
+    REFUSED(r.stop_count = 1; r.stop = (const char *const[]){""});
+    int32_t wrong[2] = {1, 1 << 30};
+    REFUSED(r.prompt = wrong; r.prompt_tokens = 2);
+    wrong[1] = -1;
+    REFUSED(r.prompt = wrong; r.prompt_tokens = 2);
+#undef REFUSED
+    struct trace t;
+    run_one(engine, &good, &t); /* and the engine goes on */
+    assert_int_equal(t.count, ANSWER);
+    imp_close(engine);
+}
+
+static void cancelled_ends_once(void **state) {
+    (void)state;
+    int32_t ids[LONG_PROMPT];
+    const char *with[] = {"runtime.max_batch=2", NULL};
+    struct imp_engine *engine = open_with(models[0], with);
+    struct imp_stream *streams[4];
+    struct imp_request r[4];
+    struct imp_event event;
+    random_prompt(engine, 1, ids, LONG_PROMPT);
+    for (int i = 0; i < 4; i++) {
+        r[i] = request_of(engine, ids, LONG_PROMPT);
+        r[i].max_tokens = IMP_MAX_TOKENS_REST;
+    }
+    assert_int_equal(imp_submit(engine, r, 4, streams, NULL), 0);
+    imp_cancel(streams[3]); /* while it waits */
+    imp_cancel(streams[3]);
+    assert_int_equal(imp_next(streams[0], 60000, &event), 1);
+    imp_cancel(streams[0]); /* while it runs */
+    for (int i = 0; i < 4; i += 3) {
+        do assert_int_equal(imp_next(streams[i], 60000, &event), 1);
+        while (event.kind != IMP_EVENT_DONE);
+        assert_int_equal(event.finish, IMP_FINISH_ERROR);
+        assert_int_equal(event.error.code, IMP_ERR_CANCELLED);
+        assert_int_equal(imp_next(streams[i], 0, &event), 0);
+    }
+    imp_release(streams[0]);
+    imp_release(streams[1]); /* without reading it */
+    imp_release(streams[3]);
+    imp_close(engine); /* while the third may still run */
+    do assert_int_equal(imp_next(streams[2], 60000, &event), 1);
+    while (event.kind != IMP_EVENT_DONE);
+    imp_release(streams[2]);
+}
+
+/* A reader that does not come stalls its own sequence and nobody else's. */
+static void slow_reader_stalls_itself_only(void **state) {
+    (void)state;
+    int32_t ids[8];
+    const char *with[] = {"runtime.context=1024", NULL};
+    struct imp_engine *engine = open_with(models[0], with);
+    struct imp_stream *slow;
+    struct trace t;
+    random_prompt(engine, 1, ids, 8);
+    struct imp_request r = request_of(engine, ids, 8);
+    r.max_tokens = 700; /* more than the ring holds */
+    assert_int_equal(imp_submit(engine, &r, 1, &slow, NULL), 0);
+    struct imp_request quick = request_of(engine, ids, 8);
+    for (int i = 0; i < 20; i++) run_one(engine, &quick, &t);
+    struct imp_event event;
+    uint32_t tokens = 0;
+    do {
+        assert_int_equal(imp_next(slow, 60000, &event), 1);
+        tokens += event.kind == IMP_EVENT_TOKEN;
+    } while (event.kind != IMP_EVENT_DONE);
+    assert_int_equal(tokens, 700);
+    assert_int_equal(event.generated_tokens, 700);
+    imp_release(slow);
+    imp_close(engine);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(fast_path_is_one_arithmetic),
+        cmocka_unit_test(reference_is_one_arithmetic),
+        cmocka_unit_test(prompt_logits_are_the_same_rows),
+        cmocka_unit_test(bad_requests_are_refused),
+        cmocka_unit_test(cancelled_ends_once),
+        cmocka_unit_test(slow_reader_stalls_itself_only),
+    };
+    return cmocka_run_group_tests(tests, find_models, NULL);
+}
