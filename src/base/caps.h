@@ -19,6 +19,17 @@
 #define CAP_GGUF_KEYS           100000u
 #define CAP_GGUF_KEY_BYTES      65535u
 #define CAP_TOKENIZER_BYTES     (256u << 20)
+#define CAP_TOKENIZER_STEPS     32  /* normalizers, pre-tokenizers or decoders in a row */
+#define CAP_TOKENIZER_DEPTH     8   /* Sequence inside Sequence */
+#define CAP_TOKENIZER_CONTENT   64  /* bytes that a Replace or Prepend may put in */
+#define CAP_TOKENIZER_GROWTH    256 /* times that text may grow in all of them together */
+#define CAP_TOKEN_BYTES         65535u
+#define CAP_ADDED_TOKENS        100000u
+#define CAP_PATTERN_BYTES       8192u     /* of one regular expression */
+#define CAP_PATTERN_DEPTH       32
+#define CAP_PATTERN_REPEAT      1000
+#define CAP_PATTERN_STEPS       100000000u /* of one match */
+#define CAP_PATTERN_STACK       (1u << 20)
 #define CAP_TEMPLATE_BYTES      (4u << 20)
 #define CAP_TEMPLATE_DEPTH      200       /* nesting of statements, expressions and macro calls */
 #define CAP_TEMPLATE_STEPS      10000000u /* evaluation steps of one rendering */

@@ -63,12 +63,11 @@ struct slice tokenizer_content(const struct tokenizer *t, int32_t id);
 /* ---- streaming decode ----
  * Feed ids one at a time; what comes out, joined, equals tokenizer_decode of all of them, and each
  * piece holds whole UTF-8 characters: bytes of an unfinished one are held back. */
+struct decode_state;
 struct detok {
     const struct tokenizer *tokenizer;
     bool skip_special;
-    struct str held;  /* bytes not yet emitted */
-    bool started;     /* some decoders treat the first token otherwise (a leading space) */
-    void *state;      /* private to the decoder; freed by detok_free */
+    struct decode_state *state; /* what is held back; freed by detok_free */
 };
 void detok_init(struct detok *d, const struct tokenizer *t, bool skip_special);
 void detok_add(struct detok *d, int32_t id, struct str *out); /* appends what is complete */

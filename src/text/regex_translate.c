@@ -1,0 +1,394 @@
+#include <string.h>
+#include <strings.h>
+
+#include "base/caps.h"
+#include "base/error.h"
+#include "text/regex.h"
+
+/* White_Space, which is Oniguruma's \s. PCRE2's own has U+180E besides. */
+#define SPACES                                                                                     \
+    "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"        \
+    "\\x{205f}\\x{3000}"
+#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
+
+/* What is known of the atom that a quantifier would apply to. */
+struct atom {
+    bool present, loops; /* loops: holds a repetition without bound */
+    size_t start;        /* in the output */
+};
+
+struct translator {
+    const char *p, *end, *begin, *where;
+    struct str *out;
+    struct imp_error *err;
+    struct atom atom;
+    struct level {
+        size_t start;
+        bool loops, ignore_case;
+    } levels[CAP_PATTERN_DEPTH];
+    int depth;
+};
+
+static int refuse(struct translator *t, const char *why) {
+    return error_set(t->err, IMP_ERR_UNSUPPORTED, t->where,
+                     "the expression is not supported: %s at byte %zu", why,
+                     (size_t)(t->p - t->begin));
+}
+
+static bool next_is(const struct translator *t, const char *text) {
+    size_t n = strlen(text);
+    return (size_t)(t->end - t->p) >= n && memcmp(t->p, text, n) == 0;
+}
+
+static void begin_atom(struct translator *t) {
+    t->atom = (struct atom){true, false, t->out->size};
+}
+
+static void add_codepoint(struct translator *t, uint32_t c) {
+    bool plain = c < 0x80 && ((c | 32) - 'a' < 26u || c - '0' < 10u);
+    if (plain) {
+        str_add_char(t->out, (char)c);
+    } else {
+        str_printf(t->out, "\\x{%x}", c);
+    }
+}
+
+static int hex(struct translator *t, size_t min, size_t max, uint32_t *out) {
+    size_t n = 0;
+    uint32_t value = 0;
+    while (n < max && t->p < t->end) {
+        const char *digits = "0123456789abcdef", *at = NULL;
+        char c = *t->p;
+        if (c >= 'A' && c <= 'F') c = (char)(c + 32);
+        if (c != 0) at = strchr(digits, c);
+        if (at == NULL) break;
+        value = value << 4 | (uint32_t)(at - digits);
+        t->p++;
+        n++;
+    }
+    if (n < min || value > 0x10ffff || (value >= 0xd800 && value < 0xe000)) {
+        return refuse(t, "a bad code point");
+    }
+    *out = value;
+    return 0;
+}
+
+static const char *const categories[] = {
+    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P",  "Pc",
+    "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "C",
+    "Cc", "Cf", "Cn", "Co",
+};
+static const char *const long_names[][2] = {
+    {"Letter", "L"},           {"Uppercase_Letter", "Lu"}, {"Lowercase_Letter", "Ll"},
+    {"Titlecase_Letter", "Lt"}, {"Modifier_Letter", "Lm"},  {"Other_Letter", "Lo"},
+    {"Mark", "M"},             {"Number", "N"},            {"Decimal_Number", "Nd"},
+    {"Punctuation", "P"},      {"Symbol", "S"},            {"Separator", "Z"},
+    {"Other", "C"},
+};
+static const char *const scripts[] = {
+    "Han",    "Hiragana", "Katakana",   "Hangul",  "Latin", "Greek", "Cyrillic", "Arabic",
+    "Hebrew", "Thai",     "Devanagari", "Bengali", "Tamil", "Lao",   "Khmer",    "Myanmar",
+};
+
+static bool name_equal(const char *name, size_t size, const char *known) {
+    return strlen(known) == size && strncasecmp(name, known, size) == 0;
+}
+
+/* \p{...}: t->p stands behind the p. */
+static int property(struct translator *t, bool negative) {
+    const char *close = t->p < t->end ? memchr(t->p, '}', (size_t)(t->end - t->p)) : NULL;
+    if (close == NULL || *t->p != '{') return refuse(t, "a property without braces");
+    const char *name = t->p + 1;
+    if (*name == '^') {
+        negative = !negative;
+        name++;
+    }
+    size_t size = (size_t)(close - name);
+    const char *known = NULL, *prefix = "";
+    for (size_t i = 0; i < sizeof categories / sizeof *categories; i++) {
+        if (name_equal(name, size, categories[i])) known = categories[i];
+    }
+    for (size_t i = 0; i < sizeof long_names / sizeof *long_names; i++) {
+        if (name_equal(name, size, long_names[i][0])) known = long_names[i][1];
+    }
+    for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) {
+        if (!name_equal(name, size, scripts[i])) continue;
+        known = scripts[i];
+        prefix = "sc:"; /* PCRE2 means script extensions otherwise */
+    }
+    if (known == NULL) return refuse(t, "an unknown property");
+    /* The engines differ in what a letter case means where case is ignored. */
+    if (t->levels[t->depth].ignore_case && known[0] == 'L' && known[1] && strchr("ult", known[1])) {
+        return refuse(t, "a letter case where case is ignored");
+    }
+    str_printf(t->out, "\\%c{%s%s}", negative ? 'P' : 'p', prefix, known);
+    t->p = close + 1;
+    return 0;
+}
+
+/* An escape that stands for one character. Returns 1 if it is not one. */
+static int escaped_character(struct translator *t, uint32_t *out) {
+    static const char from[] = "nrtfvae";
+    static const uint32_t to[] = {10, 13, 9, 12, 11, 7, 27};
+    char c = *t->p;
+    const char *at = c ? strchr(from, c) : NULL;
+    if (at != NULL) {
+        *out = to[at - from];
+        t->p++;
+        return 0;
+    }
+    if (c == 'u') {
+        t->p++;
+        return hex(t, 4, 4, out);
+    }
+    if (c == 'x') {
+        t->p++;
+        if (t->p == t->end || *t->p != '{') return hex(t, 2, 2, out);
+        t->p++;
+        int rc = hex(t, 1, 6, out);
+        if (rc < 0) return rc;
+        if (t->p == t->end || *t->p != '}') return refuse(t, "an open code point");
+        t->p++;
+        return 0;
+    }
+    bool word = (uint32_t)(c | 32) - 'a' < 26u;
+    if (word || (c >= '0' && c <= '9') || (unsigned char)c >= 0x80) return 1;
+    *out = (unsigned char)c;
+    t->p++;
+    return 0;
+}
+
+static int escape(struct translator *t) {
+    t->p++;
+    if (t->p == t->end) return refuse(t, "a backslash at the end");
+    begin_atom(t);
+    uint32_t c;
+    int rc = escaped_character(t, &c);
+    if (rc == 0) add_codepoint(t, c);
+    if (rc <= 0) return rc;
+    char kind = *t->p++;
+    switch (kind) {
+    case 's': str_add_text(t->out, "[" SPACES "]"); return 0;
+    case 'S': str_add_text(t->out, "[^" SPACES "]"); return 0;
+    case 'w': str_add_text(t->out, "[" WORD "]"); return 0;
+    case 'W': str_add_text(t->out, "[^" WORD "]"); return 0;
+    case 'd': str_add_text(t->out, "\\p{Nd}"); return 0;
+    case 'D': str_add_text(t->out, "\\P{Nd}"); return 0;
+    case 'p':
+    case 'P': return property(t, kind == 'P');
+    case 'A':
+    case 'z':
+        t->atom.present = false;
+        str_printf(t->out, "\\%c", kind);
+        return 0;
+    default: t->p--; return refuse(t, "an unknown escape");
+    }
+}
+
+/* One member of a class. *single: it is a character, so that it may begin or end a range. */
+static int class_member(struct translator *t, bool *single) {
+    *single = true;
+    uint32_t c;
+    if (*t->p != '\\') {
+        if (*t->p == '[' || next_is(t, "&&")) return refuse(t, "a class inside a class");
+        t->p += utf8_decode(t->p, (size_t)(t->end - t->p), &c);
+        add_codepoint(t, c);
+        return 0;
+    }
+    t->p++;
+    if (t->p == t->end) return refuse(t, "a backslash at the end");
+    int rc = escaped_character(t, &c);
+    if (rc == 0) add_codepoint(t, c);
+    if (rc <= 0) return rc;
+    *single = false;
+    char kind = *t->p++;
+    switch (kind) {
+    case 's': str_add_text(t->out, SPACES); return 0;
+    case 'S': str_add_text(t->out, "\\P{White_Space}"); return 0;
+    case 'w': str_add_text(t->out, WORD); return 0;
+    case 'd': str_add_text(t->out, "\\p{Nd}"); return 0;
+    case 'D': str_add_text(t->out, "\\P{Nd}"); return 0;
+    case 'p':
+    case 'P': return property(t, kind == 'P');
+    default: t->p--; return refuse(t, "an unknown escape in a class");
+    }
+}
+
+static int class(struct translator *t) {
+    begin_atom(t);
+    str_add_char(t->out, '[');
+    t->p++;
+    if (next_is(t, "^")) {
+        str_add_char(t->out, '^');
+        t->p++;
+    }
+    if (t->p == t->end || *t->p == ']') return refuse(t, "an empty class");
+    bool may_range = false;
+    while (t->p < t->end && *t->p != ']') {
+        if (*t->p == '-' && may_range && t->p + 1 < t->end && t->p[1] != ']') {
+            t->p++;
+            str_add_char(t->out, '-');
+            int rc = class_member(t, &may_range);
+            if (rc < 0) return rc;
+            if (!may_range) return refuse(t, "a range up to a class");
+            may_range = false;
+            continue;
+        }
+        int rc = class_member(t, &may_range);
+        if (rc < 0) return rc;
+    }
+    if (t->p == t->end) return refuse(t, "an open class");
+    t->p++;
+    str_add_char(t->out, ']');
+    return 0;
+}
+
+static int open_group(struct translator *t) {
+    static const char *const kinds[] = {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:"};
+    if (t->depth + 1 >= CAP_PATTERN_DEPTH) return refuse(t, "groups nested too deep");
+    const char *kind = NULL;
+    if (next_is(t, "(?i)") && t->p == t->begin) { /* elsewhere it would cut alternatives */
+        str_add_text(t->out, "(?i)");
+        t->levels[t->depth].ignore_case = true;
+        t->p += 4;
+        return 0;
+    }
+    for (size_t i = 0; i < sizeof kinds / sizeof *kinds; i++) {
+        if (next_is(t, kinds[i])) kind = kinds[i];
+    }
+    if (kind == NULL && next_is(t, "(?")) return refuse(t, "an unknown group");
+    bool ignore_case = t->levels[t->depth].ignore_case || (kind && strcmp(kind, "(?i:") == 0);
+    t->levels[++t->depth] = (struct level){t->out->size, false, ignore_case};
+    str_add_text(t->out, kind ? kind : "(?:"); /* captures are of no use here */
+    t->p += kind ? strlen(kind) : 1;
+    t->atom.present = false;
+    return 0;
+}
+
+static int close_group(struct translator *t) {
+    if (t->depth == 0) return refuse(t, "a bracket that closes nothing");
+    struct level level = t->levels[t->depth--];
+    str_add_char(t->out, ')');
+    t->p++;
+    t->atom = (struct atom){true, level.loops, level.start};
+    t->levels[t->depth].loops |= level.loops;
+    return 0;
+}
+
+/* {n}, {n,}, {,m}, {n,m}. Returns 1 if the brace is a plain character. */
+static int counted(struct translator *t, long *min, long *max) {
+    const char *p = t->p + 1;
+    long values[2] = {-1, -1};
+    int comma = 0;
+    for (; p < t->end && *p != '}'; p++) {
+        if (*p == ',' && comma == 0) {
+            comma = 1;
+            continue;
+        }
+        if (*p < '0' || *p > '9') return 1;
+        long *v = &values[comma];
+        *v = (*v < 0 ? 0 : *v) * 10 + (*p - '0');
+        if (*v > CAP_PATTERN_REPEAT) return refuse(t, "a count over the limit");
+    }
+    if (p == t->end || (values[0] < 0 && values[1] < 0)) return 1;
+    *min = values[0] < 0 ? 0 : values[0];
+    *max = comma ? values[1] : values[0];
+    if (*max >= 0 && *max < *min) return refuse(t, "a count that runs backwards");
+    t->p = p + 1;
+    return 0;
+}
+
+static void wrap_atom(struct translator *t) {
+    struct str tail = {0};
+    str_add(&tail, t->out->data + t->atom.start, t->out->size - t->atom.start);
+    t->out->size = t->atom.start;
+    str_add_text(t->out, "(?:");
+    str_add(t->out, tail.data, tail.size);
+    str_add_char(t->out, ')');
+    str_free(&tail);
+}
+
+static int quantifier(struct translator *t) {
+    long min = *t->p == '+', max = *t->p == '?' ? 1 : -1;
+    bool braces = *t->p == '{';
+    if (braces) {
+        int rc = counted(t, &min, &max);
+        if (rc < 0) return rc;
+        if (rc > 0) {
+            begin_atom(t);
+            str_add_text(t->out, "\\{");
+            t->p++;
+            return 0;
+        }
+    }
+    if (!t->atom.present) return refuse(t, "a repetition of nothing");
+    if (t->atom.loops && max != 1 && max != 0) return refuse(t, "a repeated repetition");
+    if (braces) {
+        str_printf(t->out, max < 0 ? "{%ld,}" : "{%ld,%ld}", min, max);
+    } else {
+        str_add_char(t->out, *t->p++);
+    }
+    bool loops = max < 0;
+    if (t->p < t->end && *t->p == '?') {
+        if (braces && min == max) return refuse(t, "a lazy fixed count");
+        str_add_char(t->out, *t->p++);
+    } else if (t->p < t->end && *t->p == '+') {
+        if (braces) { /* Ruby repeats the counted thing; PCRE2 would make it possessive */
+            if (loops) return refuse(t, "a repeated repetition");
+            wrap_atom(t);
+            loops = true;
+        }
+        str_add_char(t->out, *t->p++);
+    }
+    t->levels[t->depth].loops |= loops;
+    t->atom.present = false;
+    return 0;
+}
+
+static int one(struct translator *t) {
+    switch (*t->p) {
+    case '\\': return escape(t);
+    case '[': return class(t);
+    case '(': return open_group(t);
+    case ')': return close_group(t);
+    case '*':
+    case '+':
+    case '?':
+    case '{': return quantifier(t);
+    case '|':
+    case '^':
+    case '$':
+        t->atom.present = false;
+        str_add_char(t->out, *t->p++);
+        return 0;
+    case '.':
+        begin_atom(t);
+        str_add_char(t->out, *t->p++);
+        return 0;
+    default: break;
+    }
+    begin_atom(t);
+    uint32_t c;
+    t->p += utf8_decode(t->p, (size_t)(t->end - t->p), &c);
+    add_codepoint(t, c);
+    return 0;
+}
+
+int regex_translate(struct slice pattern, const char *where, struct str *out,
+                    struct imp_error *err) {
+    struct translator t = {.begin = pattern.data,
+                           .p = pattern.data,
+                           .end = pattern.data + pattern.size,
+                           .where = where,
+                           .out = out,
+                           .err = err};
+    if (pattern.size == 0) return refuse(&t, "it is empty");
+    if (pattern.size > CAP_PATTERN_BYTES) return refuse(&t, "it is too long");
+    if (!utf8_valid(pattern.data, pattern.size)) return refuse(&t, "it is not UTF-8");
+    while (t.p < t.end) {
+        int rc = one(&t);
+        if (rc < 0) return rc;
+    }
+    if (t.depth > 0) return refuse(&t, "an open group");
+    return 0;
+}

@@ -1,0 +1,633 @@
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/caps.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "base/json.h"
+#include "text/tokenizer_internal.h"
+#include "text/unicode.h"
+
+#define AT(parent, name) (&(struct json_at){.up = (parent), .key = (name)})
+#define AT_INDEX(parent, i) (&(struct json_at){.up = (parent), .index = (i)})
+
+static const struct json_at root_at = {.key = "$"};
+
+/* ---- errors and fields ---- */
+
+static size_t write_path(const struct json_at *at, char *out, size_t size) {
+    size_t n = at->up ? write_path(at->up, out, size) : 0;
+    if (n >= size) return n;
+    int more = at->key ? snprintf(out + n, size - n, at->up ? ".%s" : "%s", at->key)
+                       : snprintf(out + n, size - n, "[%zu]", at->index);
+    return n + (more > 0 ? (size_t)more : 0);
+}
+
+void load_where(const struct loader *l, const struct json_at *at, char *out, size_t size) {
+    int n = snprintf(out, size, "%s: ", l->name);
+    if (n > 0 && (size_t)n < size) write_path(at, out + n, size - (size_t)n);
+}
+
+int load_fail(struct loader *l, const struct json_at *at, int code, const char *fmt, ...) {
+    char line[400], where[200];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    load_where(l, at, where, sizeof where);
+    return error_set(l->err, code, where, "%s", line);
+}
+
+/* The field, or NULL where it is absent or null. */
+static yyjson_val *field(yyjson_val *object, const char *key) {
+    yyjson_val *value = yyjson_obj_get(object, key);
+    return yyjson_is_null(value) ? NULL : value;
+}
+
+int load_bool(struct loader *l, yyjson_val *object, const struct json_at *at, const char *key,
+              bool *out) {
+    yyjson_val *value = field(object, key);
+    if (value == NULL) return 0;
+    if (!yyjson_is_bool(value)) {
+        return load_fail(l, AT(at, key), IMP_ERR_FILE, "must be true or false");
+    }
+    *out = yyjson_get_bool(value);
+    return 0;
+}
+
+int load_text(struct loader *l, yyjson_val *object, const struct json_at *at, const char *key,
+              struct slice *out) {
+    yyjson_val *value = field(object, key);
+    if (value == NULL) return 0;
+    if (!yyjson_is_str(value)) return load_fail(l, AT(at, key), IMP_ERR_FILE, "must be a string");
+    *out = json_slice(value);
+    return 0;
+}
+
+int load_size(struct loader *l, yyjson_val *object, const struct json_at *at, const char *key,
+              size_t *out) {
+    yyjson_val *value = field(object, key);
+    if (value == NULL) return 0;
+    if (!yyjson_is_uint(value) || yyjson_get_uint(value) > UINT32_MAX) {
+        return load_fail(l, AT(at, key), IMP_ERR_FILE, "must be a whole number");
+    }
+    *out = (size_t)yyjson_get_uint(value);
+    return 0;
+}
+
+int load_known_keys(struct loader *l, yyjson_val *object, const struct json_at *at,
+                    const char *const *known) {
+    size_t i, n;
+    yyjson_val *key, *value;
+    if (!yyjson_is_obj(object)) return load_fail(l, at, IMP_ERR_FILE, "must be an object");
+    yyjson_obj_foreach(object, i, n, key, value) {
+        const char *const *k = known;
+        while (*k && !yyjson_equals_str(key, *k)) k++;
+        if (*k == NULL) {
+            return load_fail(l, AT(at, yyjson_get_str(key)), IMP_ERR_UNSUPPORTED,
+                             "this field is not known");
+        }
+    }
+    return 0;
+}
+
+int load_type(struct loader *l, yyjson_val *object, const struct json_at *at, struct slice *out) {
+    *out = (struct slice){"", 0};
+    if (!yyjson_is_obj(object)) return load_fail(l, at, IMP_ERR_FILE, "must be an object");
+    int rc = load_text(l, object, at, "type", out);
+    if (rc == 0 && out->size == 0) {
+        rc = load_fail(l, AT(at, "type"), IMP_ERR_FILE, "is missing");
+    }
+    return rc;
+}
+
+struct slice load_copy(struct loader *l, struct slice text) {
+    return (struct slice){arena_strndup(&l->t->arena, text.data, text.size), text.size};
+}
+
+/* ---- vocabulary ---- */
+
+static int check_vocab(struct loader *l, yyjson_val *vocab, const struct json_at *at,
+                       int64_t *max_id) {
+    size_t i, n;
+    yyjson_val *key, *value;
+    if (!yyjson_is_obj(vocab) || yyjson_obj_size(vocab) == 0) {
+        return load_fail(l, at, IMP_ERR_FILE, "must be an object of tokens");
+    }
+    yyjson_obj_foreach(vocab, i, n, key, value) {
+        if (!yyjson_is_uint(value) || yyjson_get_uint(value) >= CAP_VOCAB) {
+            return load_fail(l, AT(at, yyjson_get_str(key)), IMP_ERR_FILE,
+                             "must be an id from 0 to %d", CAP_VOCAB - 1);
+        }
+        if (yyjson_get_len(key) > CAP_TOKEN_BYTES) {
+            return load_fail(l, at, IMP_ERR_FILE, "a token of %zu bytes", yyjson_get_len(key));
+        }
+        int64_t id = (int64_t)yyjson_get_uint(value);
+        if (id > *max_id) *max_id = id;
+    }
+    return 0;
+}
+
+static int add_vocab(struct loader *l, yyjson_val *vocab, const struct json_at *at) {
+    size_t i, n;
+    yyjson_val *key, *value;
+    struct tokenizer *t = l->t;
+    map_init(&t->bpe.vocab, yyjson_obj_size(vocab));
+    yyjson_obj_foreach(vocab, i, n, key, value) {
+        int32_t id = (int32_t)yyjson_get_uint(value);
+        struct token *token = &t->tokens[id];
+        if (token->content.data != NULL) {
+            return load_fail(l, AT(at, yyjson_get_str(key)), IMP_ERR_FILE,
+                             "the id %d belongs to two tokens", id);
+        }
+        token->content = token->decoded = load_copy(l, json_slice(key));
+        map_add(&t->bpe.vocab, token->content, id);
+    }
+    return 0;
+}
+
+static int32_t vocab_id(const struct tokenizer *t, struct slice content) {
+    const int64_t *id = map_find(&t->bpe.vocab, content);
+    return id ? (int32_t)*id : -1;
+}
+
+static void index_bytes(struct tokenizer *t) {
+    struct bpe *bpe = &t->bpe;
+    bpe->all_bytes = true;
+    for (int b = 0; b < 256; b++) {
+        char text[8];
+        size_t n = utf8_encode(byte_level_encode((uint8_t)b), text);
+        bpe->byte_ids[b] = vocab_id(t, (struct slice){text, n});
+        if (bpe->byte_ids[b] < 0) bpe->all_bytes = false;
+        snprintf(text, sizeof text, "<0x%02X>", (unsigned)b);
+        bpe->fallback_ids[b] = vocab_id(t, (struct slice){text, 6});
+        text[0] = (char)b;
+        if (b < 128) bpe->ascii_ids[b] = vocab_id(t, (struct slice){text, 1});
+    }
+}
+
+/* ---- merges ---- */
+
+static int split_merge(yyjson_val *value, struct slice *left, struct slice *right) {
+    if (yyjson_is_arr(value)) {
+        yyjson_val *a = yyjson_arr_get(value, 0), *b = yyjson_arr_get(value, 1);
+        if (yyjson_arr_size(value) != 2 || !yyjson_is_str(a) || !yyjson_is_str(b)) return -1;
+        *left = json_slice(a);
+        *right = json_slice(b);
+        return 0;
+    }
+    if (!yyjson_is_str(value)) return -1;
+    struct slice text = json_slice(value);
+    const char *blank = memchr(text.data, ' ', text.size);
+    if (blank == NULL) return -1;
+    *left = (struct slice){text.data, (size_t)(blank - text.data)};
+    *right = (struct slice){blank + 1, text.size - left->size - 1};
+    return memchr(right->data, ' ', right->size) == NULL ? 0 : -1;
+}
+
+static int load_merges(struct loader *l, yyjson_val *merges, const struct json_at *at) {
+    struct tokenizer *t = l->t;
+    struct str joined = {0};
+    size_t i, n;
+    yyjson_val *value;
+    uint32_t rank = 0;
+    int rc = 0;
+    if (!yyjson_is_arr(merges)) return load_fail(l, at, IMP_ERR_FILE, "must be an array");
+    bpe_merges_init(&t->bpe, yyjson_arr_size(merges));
+    yyjson_arr_foreach(merges, i, n, value) {
+        struct slice left, right;
+        if (yyjson_is_str(value) && slice_starts(json_slice(value), "#version")) continue;
+        if (split_merge(value, &left, &right) < 0) {
+            rc = load_fail(l, AT_INDEX(at, i), IMP_ERR_FILE, "is not a pair of tokens");
+            break;
+        }
+        str_clear(&joined);
+        str_add(&joined, left.data, left.size);
+        str_add(&joined, right.data, right.size);
+        int32_t a = vocab_id(t, left), b = vocab_id(t, right);
+        int32_t id = vocab_id(t, (struct slice){joined.data, joined.size});
+        if (a < 0 || b < 0 || id < 0) {
+            rc = load_fail(l, AT_INDEX(at, i), IMP_ERR_FILE, "%s is not in the vocabulary",
+                           a < 0   ? "the left token"
+                           : b < 0 ? "the right token"
+                                   : "the joined token");
+            break;
+        }
+        bpe_merges_add(&t->bpe, a, b, rank++, id);
+    }
+    str_free(&joined);
+    return rc;
+}
+
+static int refuse_text(struct loader *l, yyjson_val *model, const struct json_at *at,
+                       const char *key) {
+    struct slice text = {"", 0};
+    int rc = load_text(l, model, at, key, &text);
+    if (rc == 0 && text.size > 0) {
+        rc = load_fail(l, AT(at, key), IMP_ERR_UNSUPPORTED, "is not supported");
+    }
+    return rc;
+}
+
+static int load_model_options(struct loader *l, yyjson_val *model, const struct json_at *at) {
+    static const char *const known[] = {
+        "type",      "dropout",       "unk_token",     "continuing_subword_prefix",
+        "fuse_unk",  "byte_fallback", "ignore_merges", "end_of_word_suffix",
+        "vocab",     "merges",        NULL};
+    struct bpe *bpe = &l->t->bpe;
+    struct slice type = slice_of("BPE");
+    int rc = load_known_keys(l, model, at, known);
+    if (rc == 0) rc = load_text(l, model, at, "type", &type);
+    if (rc == 0 && !slice_equal(type, slice_of("BPE"))) {
+        rc = load_fail(l, AT(at, "type"), IMP_ERR_UNSUPPORTED, "only BPE is supported");
+    }
+    yyjson_val *dropout = field(model, "dropout");
+    if (rc == 0 && dropout && !(yyjson_is_num(dropout) && yyjson_get_num(dropout) == 0)) {
+        rc = load_fail(l, AT(at, "dropout"), IMP_ERR_UNSUPPORTED, "must be 0 or absent");
+    }
+    if (rc == 0) rc = refuse_text(l, model, at, "continuing_subword_prefix");
+    if (rc == 0) rc = refuse_text(l, model, at, "end_of_word_suffix");
+    if (rc == 0) rc = load_bool(l, model, at, "fuse_unk", &bpe->fuse_unk);
+    if (rc == 0) rc = load_bool(l, model, at, "byte_fallback", &bpe->byte_fallback);
+    if (rc == 0) rc = load_bool(l, model, at, "ignore_merges", &bpe->ignore_merges);
+    return rc;
+}
+
+static int load_unknown(struct loader *l, yyjson_val *model, const struct json_at *at) {
+    struct slice unk = {"", 0};
+    struct bpe *bpe = &l->t->bpe;
+    bpe->unk_id = -1;
+    int rc = load_text(l, model, at, "unk_token", &unk);
+    if (rc < 0 || unk.size == 0) return rc;
+    bpe->unk_id = vocab_id(l->t, unk);
+    /* Where every byte has a token nothing is unknown, so a name that does not exist is harmless. */
+    if (bpe->unk_id < 0 && !(l->t->pretok.raw && bpe->all_bytes)) {
+        return load_fail(l, AT(at, "unk_token"), IMP_ERR_FILE, "is not in the vocabulary");
+    }
+    return 0;
+}
+
+/* ---- added tokens ---- */
+
+/* From tokenizer.json (an array with ids) or tokenizer_config.json (an object by id). */
+struct added_source {
+    yyjson_val *value;
+    struct json_at at;
+    int64_t id;
+};
+
+static int read_added(struct loader *l, const struct added_source *from, struct added_token *out) {
+    static const char *const known[] = {"id",     "content",    "single_word", "lstrip", "rstrip",
+                                        "normalized", "special", "__type", NULL};
+    yyjson_val *value = from->value;
+    const struct json_at *at = &from->at;
+    int rc = load_known_keys(l, value, at, known);
+    if (rc == 0) rc = load_text(l, value, at, "content", &out->content);
+    if (rc == 0 && (out->content.size == 0 || out->content.size > CAP_TOKEN_BYTES)) {
+        rc = load_fail(l, AT(at, "content"), IMP_ERR_FILE, "has %zu bytes", out->content.size);
+    }
+    if (rc == 0) rc = load_bool(l, value, at, "special", &out->special);
+    out->normalized = !out->special;
+    if (rc == 0) rc = load_bool(l, value, at, "normalized", &out->normalized);
+    if (rc == 0) rc = load_bool(l, value, at, "lstrip", &out->left_strip);
+    if (rc == 0) rc = load_bool(l, value, at, "rstrip", &out->right_strip);
+    if (rc == 0) rc = load_bool(l, value, at, "single_word", &out->single_word);
+    if (rc < 0) return rc;
+    out->id = (int32_t)from->id;
+    out->content = load_copy(l, out->content);
+    out->match = out->content;
+    return 0;
+}
+
+static int place_added(struct loader *l, const struct added_source *from,
+                       const struct added_token *added) {
+    struct tokenizer *t = l->t;
+    struct token *token = &t->tokens[added->id];
+    if (map_find(&t->added_ids, added->content)) {
+        return load_fail(l, &from->at, IMP_ERR_FILE, "this token is there twice");
+    }
+    int32_t model_id = vocab_id(t, added->content);
+    if (model_id >= 0 && model_id != added->id) {
+        return load_fail(l, &from->at, IMP_ERR_FILE, "the vocabulary gives this token the id %d",
+                         model_id);
+    }
+    if (token->content.data != NULL && model_id < 0) {
+        return load_fail(l, &from->at, IMP_ERR_FILE, "the id %d belongs to another token",
+                         added->id);
+    }
+    token->content = token->decoded = added->content;
+    token->special = added->special;
+    map_add(&t->added_ids, added->content, (int64_t)t->added_count);
+    t->added[t->added_count++] = *added;
+    return 0;
+}
+
+static bool id_of(yyjson_val *value, int64_t *id) {
+    if (!yyjson_is_uint(value) || yyjson_get_uint(value) >= CAP_VOCAB) return false;
+    *id = (int64_t)yyjson_get_uint(value);
+    return true;
+}
+
+/* An object's key as an id: digits alone. */
+static bool id_of_key(yyjson_val *key, int64_t *id) {
+    struct slice text = json_slice(key);
+    *id = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        if (text.data[i] < '0' || text.data[i] > '9' || *id >= CAP_VOCAB) return false;
+        *id = *id * 10 + (text.data[i] - '0');
+    }
+    return text.size > 0 && *id < CAP_VOCAB;
+}
+
+static int list_added(struct loader *l, yyjson_val *array, const struct json_at *at,
+                      struct added_source *list, size_t *count) {
+    size_t i, n;
+    yyjson_val *value;
+    yyjson_arr_foreach(array, i, n, value) {
+        struct added_source from = {value, {.up = at, .index = i}, 0};
+        if (!yyjson_is_obj(value)) return load_fail(l, &from.at, IMP_ERR_FILE, "must be an object");
+        if (!id_of(yyjson_obj_get(value, "id"), &from.id)) {
+            return load_fail(l, AT(&from.at, "id"), IMP_ERR_FILE, "must be an id from 0 to %d",
+                             CAP_VOCAB - 1);
+        }
+        list[(*count)++] = from;
+    }
+    return 0;
+}
+
+/* Those of tokenizer_config.json that tokenizer.json has neither by id nor by content. */
+static int list_configured(struct loader *l, yyjson_val *object, const struct json_at *at,
+                           struct added_source *list, size_t *count) {
+    size_t i, n, own = *count;
+    yyjson_val *key, *value;
+    yyjson_obj_foreach(object, i, n, key, value) {
+        struct added_source from = {value, {.up = at, .key = yyjson_get_str(key)}, 0};
+        bool there = !yyjson_is_obj(value);
+        if (there || !id_of_key(key, &from.id)) {
+            return load_fail(l, &from.at, IMP_ERR_FILE, "must be a token under its id");
+        }
+        yyjson_val *content = yyjson_obj_get(value, "content");
+        for (size_t k = 0; k < own && !there; k++) {
+            there = list[k].id == from.id ||
+                    yyjson_equals(yyjson_obj_get(list[k].value, "content"), content);
+        }
+        if (!there) list[(*count)++] = from;
+    }
+    return 0;
+}
+
+static int list_all_added(struct loader *l, yyjson_val *root, yyjson_val *config,
+                          struct added_source **list, size_t *count) {
+    static const struct json_at array_at = {.up = &root_at, .key = "added_tokens"};
+    static const struct json_at config_at = {.key = "tokenizer_config.json: $.added_tokens_decoder"};
+    yyjson_val *array = field(root, "added_tokens");
+    yyjson_val *object = config ? field(config, "added_tokens_decoder") : NULL;
+    if (array && !yyjson_is_arr(array)) {
+        return load_fail(l, &array_at, IMP_ERR_FILE, "must be an array");
+    }
+    if (object && !yyjson_is_obj(object)) {
+        return load_fail(l, &config_at, IMP_ERR_FILE, "must be an object");
+    }
+    size_t room = yyjson_arr_size(array) + yyjson_obj_size(object);
+    if (room > CAP_ADDED_TOKENS) {
+        return load_fail(l, &array_at, IMP_ERR_FILE, "%zu tokens are over the limit", room);
+    }
+    *list = mem_zero(room, sizeof **list);
+    int rc = list_added(l, array, &array_at, *list, count);
+    if (rc == 0) rc = list_configured(l, object, &config_at, *list, count);
+    return rc;
+}
+
+/* What is looked for in normalized text, and what the decoder is given back. */
+static void normalize_added(struct loader *l) {
+    struct tokenizer *t = l->t;
+    struct normalize_scratch scratch = {0};
+    struct regex_scratch regex;
+    regex_scratch_init(&regex);
+    bool words = false;
+    for (size_t i = 0; i < t->added_count; i++) {
+        struct added_token *added = &t->added[i];
+        words |= added->single_word;
+        if (added->normalized && t->normalizer.count > 0) {
+            struct slice text = added->content;
+            normalize_run(&t->normalizer, &scratch, &regex, &text, NULL);
+            added->match = load_copy(l, text);
+            t->tokens[added->id].decoded = added->match;
+        }
+        t->normalized_special |= added->normalized && added->special;
+    }
+    for (size_t i = 0; i < t->added_count; i++) {
+        struct token *token = &t->tokens[t->added[i].id];
+        const int64_t *named = map_find(&t->added_ids, token->decoded);
+        token->skipped = named && t->added[*named].special;
+    }
+    regex_scratch_free(&regex);
+    normalize_scratch_free(&scratch);
+    if (words) t->word = regex_word_new();
+    added_set_build(&t->raw_set, t->added, t->added_count, false);
+    added_set_build(&t->normalized_set, t->added, t->added_count, true);
+}
+
+/* ---- post-processor ---- */
+
+static int special_ids(struct loader *l, yyjson_val *specials, yyjson_val *piece,
+                       const struct json_at *at, struct ids *out) {
+    struct slice name = {"", 0};
+    int rc = load_text(l, piece, at, "id", &name);
+    if (rc < 0) return rc;
+    yyjson_val *ids = yyjson_obj_get(yyjson_obj_getn(specials, name.data, name.size), "ids");
+    if (!yyjson_is_arr(ids)) return load_fail(l, at, IMP_ERR_FILE, "names no special token");
+    size_t i, n;
+    yyjson_val *value;
+    yyjson_arr_foreach(ids, i, n, value) {
+        int64_t id;
+        if (!id_of(value, &id) || id >= l->t->size || l->t->tokens[id].content.data == NULL) {
+            return load_fail(l, at, IMP_ERR_FILE, "has an id that does not exist");
+        }
+        ids_add(out, (int32_t)id);
+    }
+    return 0;
+}
+
+static void ids_append(struct ids *to, const struct ids *from) {
+    for (size_t i = 0; i < from->count; i++) ids_add(to, from->data[i]);
+}
+
+static int load_template(struct loader *l, yyjson_val *value, const struct json_at *at) {
+    static const char *const known[] = {"type", "single", "pair", "special_tokens", NULL};
+    struct ids parts[2] = {{0}}; /* before and behind the sequence */
+    yyjson_val *single = field(value, "single"), *specials = field(value, "special_tokens"), *piece;
+    const struct json_at single_at = {.up = at, .key = "single"};
+    int sequences = 0;
+    size_t i, n;
+    int rc = load_known_keys(l, value, at, known);
+    if (rc == 0 && !yyjson_is_arr(single)) {
+        rc = load_fail(l, &single_at, IMP_ERR_FILE, "must be an array");
+    }
+    if (rc < 0) return rc;
+    yyjson_arr_foreach(single, i, n, piece) {
+        const struct json_at here = {.up = &single_at, .index = i};
+        yyjson_val *special = yyjson_obj_get(piece, "SpecialToken");
+        yyjson_val *sequence = yyjson_obj_get(piece, "Sequence");
+        if (special) {
+            rc = special_ids(l, specials, special, &here, &parts[sequences ? 1 : 0]);
+        } else if (sequence && yyjson_equals_str(yyjson_obj_get(sequence, "id"), "A")) {
+            sequences++;
+        } else {
+            rc = load_fail(l, &here, IMP_ERR_UNSUPPORTED, "is neither a special token nor $A");
+        }
+        if (rc < 0) break;
+    }
+    if (rc == 0 && sequences != 1) {
+        rc = load_fail(l, &single_at, IMP_ERR_UNSUPPORTED, "must hold the sequence once");
+    }
+    if (rc == 0) { /* around what an earlier processor has put */
+        ids_append(&parts[0], &l->t->prefix);
+        ids_append(&l->t->suffix, &parts[1]);
+        struct ids swap = l->t->prefix;
+        l->t->prefix = parts[0];
+        parts[0] = swap;
+    }
+    ids_free(&parts[0]);
+    ids_free(&parts[1]);
+    return rc;
+}
+
+static int load_post(struct loader *l, yyjson_val *value, const struct json_at *at, int depth) {
+    struct slice type;
+    if (value == NULL) return 0;
+    if (depth > CAP_TOKENIZER_DEPTH) return load_fail(l, at, IMP_ERR_FILE, "nested too deep");
+    int rc = load_type(l, value, at, &type);
+    if (rc < 0) return rc;
+    if (slice_equal(type, slice_of("TemplateProcessing"))) return load_template(l, value, at);
+    if (slice_equal(type, slice_of("ByteLevel"))) return 0; /* offsets only */
+    if (!slice_equal(type, slice_of("Sequence"))) {
+        return load_fail(l, AT(at, "type"), IMP_ERR_UNSUPPORTED, "%.*s is not supported",
+                         (int)(type.size < 60 ? type.size : 60), type.data);
+    }
+    yyjson_val *list = field(value, "processors"), *item;
+    const struct json_at list_at = {.up = at, .key = "processors"};
+    if (!yyjson_is_arr(list)) return load_fail(l, &list_at, IMP_ERR_FILE, "must be an array");
+    size_t i, n;
+    yyjson_arr_foreach(list, i, n, item) {
+        rc = load_post(l, item, AT_INDEX(&list_at, i), depth + 1);
+        if (rc < 0) return rc;
+    }
+    return 0;
+}
+
+/* ---- the whole ---- */
+
+static int allocate_tokens(struct loader *l, int64_t max_id, size_t count) {
+    /* Ids without a token are tolerated, but not so many that a small file takes much memory. */
+    if ((uint64_t)max_id >= 2 * (uint64_t)count + 65536) {
+        return load_fail(l, &root_at, IMP_ERR_FILE, "%zu tokens with ids up to %lld", count,
+                         (long long)max_id);
+    }
+    l->t->size = (int32_t)max_id + 1;
+    l->t->tokens = mem_zero((size_t)l->t->size, sizeof *l->t->tokens);
+    return 0;
+}
+
+static int load_tokens(struct loader *l, yyjson_val *root, yyjson_val *model, yyjson_val *config) {
+    struct tokenizer *t = l->t;
+    const struct json_at model_at = {.up = &root_at, .key = "model"};
+    const struct json_at vocab_at = {.up = &model_at, .key = "vocab"};
+    yyjson_val *vocab = field(model, "vocab");
+    struct added_source *list = NULL;
+    size_t count = 0;
+    int64_t max_id = 0;
+    int rc = check_vocab(l, vocab, &vocab_at, &max_id);
+    if (rc == 0) rc = list_all_added(l, root, config, &list, &count);
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        if (list[i].id > max_id) max_id = list[i].id;
+    }
+    if (rc == 0) rc = allocate_tokens(l, max_id, yyjson_obj_size(vocab) + count);
+    if (rc == 0) rc = add_vocab(l, vocab, &vocab_at);
+    t->added = mem_zero(count, sizeof *t->added);
+    map_init(&t->added_ids, count);
+    for (size_t i = 0; rc == 0 && i < count; i++) {
+        struct added_token added = {0};
+        rc = read_added(l, &list[i], &added);
+        if (rc == 0) rc = place_added(l, &list[i], &added);
+    }
+    free(list);
+    return rc;
+}
+
+static int load_root(struct loader *l, yyjson_val *root, yyjson_val *config) {
+    static const char *const known[] = {"version",        "truncation",    "padding",
+                                        "added_tokens",   "normalizer",    "pre_tokenizer",
+                                        "post_processor", "decoder",       "model", NULL};
+    const struct json_at model_at = {.up = &root_at, .key = "model"};
+    const struct json_at merges_at = {.up = &model_at, .key = "merges"};
+    const struct json_at post_at = {.up = &root_at, .key = "post_processor"};
+    struct slice version = slice_of("1.0");
+    int rc = load_known_keys(l, root, &root_at, known);
+    if (rc == 0) rc = load_text(l, root, &root_at, "version", &version);
+    if (rc == 0 && !slice_equal(version, slice_of("1.0"))) {
+        rc = load_fail(l, AT(&root_at, "version"), IMP_ERR_UNSUPPORTED, "only 1.0 is supported");
+    }
+    yyjson_val *model = field(root, "model");
+    if (rc == 0 && model == NULL) rc = load_fail(l, &model_at, IMP_ERR_FILE, "is missing");
+    if (rc == 0) rc = load_model_options(l, model, &model_at);
+    if (rc == 0) rc = load_tokens(l, root, model, config);
+    if (rc < 0) return rc;
+    index_bytes(l->t);
+    rc = load_merges(l, field(model, "merges"), &merges_at);
+    if (rc == 0) rc = load_normalizer(l, field(root, "normalizer"));
+    if (rc == 0) rc = load_pretok(l, field(root, "pre_tokenizer"));
+    if (rc == 0) rc = load_unknown(l, model, &model_at);
+    if (rc == 0) rc = load_decoder(l, field(root, "decoder"));
+    if (rc == 0) rc = load_post(l, field(root, "post_processor"), &post_at, 0);
+    if (rc == 0) normalize_added(l);
+    return rc;
+}
+
+static int parse(const char *json, size_t size, const char *name, yyjson_val *config,
+                 const struct log *log, struct tokenizer **out, struct imp_error *err) {
+    yyjson_doc *doc = NULL;
+    struct loader l = {.name = name, .log = log, .err = err};
+    if (size > CAP_TOKENIZER_BYTES) {
+        return error_set(err, IMP_ERR_FILE, name, "%zu bytes are over the limit", size);
+    }
+    int rc = json_read(json, size, name, &doc, err);
+    if (rc < 0) return rc;
+    l.t = mem_zero(1, sizeof *l.t);
+    rc = load_root(&l, yyjson_doc_get_root(doc), config);
+    yyjson_doc_free(doc);
+    if (rc < 0) {
+        tokenizer_free(l.t);
+        return rc;
+    }
+    *out = l.t;
+    return 0;
+}
+
+int tokenizer_parse(const char *json, size_t size, const char *name, const struct log *log,
+                    struct tokenizer **out, struct imp_error *err) {
+    return parse(json, size, name, NULL, log, out, err);
+}
+
+int tokenizer_load(const char *folder, const struct log *log, struct tokenizer **out,
+                   struct imp_error *err) {
+    struct str path = {0}, config_path = {0}, text = {0};
+    yyjson_doc *config = NULL;
+    str_printf(&path, "%s/tokenizer.json", folder);
+    str_printf(&config_path, "%s/tokenizer_config.json", folder);
+    int rc = file_read(path.data, CAP_TOKENIZER_BYTES, &text, err);
+    if (rc == 0 && file_exists(config_path.data)) {
+        rc = json_read_file(config_path.data, CAP_CONFIG_BYTES, &config, err);
+    }
+    if (rc == 0) {
+        rc = parse(text.data ? text.data : "", text.size, path.data,
+                   config ? yyjson_doc_get_root(config) : NULL, log, out, err);
+    }
+    yyjson_doc_free(config);
+    str_free(&text);
+    str_free(&path);
+    str_free(&config_path);
+    return rc;
+}

@@ -1,0 +1,56 @@
+#include "text/unicode.h"
+
+#include <utf8proc.h>
+
+#include "base/str.h"
+
+bool unicode_is_space(uint32_t c) {
+    if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13);
+    return c == 0x85 || c == 0xa0 || c == 0x1680 || (c >= 0x2000 && c <= 0x200a) || c == 0x2028 ||
+           c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
+}
+
+bool unicode_is_numeric(uint32_t c) {
+    if (c < 0x80) return c >= '0' && c <= '9';
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+}
+
+bool unicode_is_punctuation(uint32_t c) {
+    if (c < 0x80) {
+        return c > ' ' && c < 0x7f && !(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z');
+    }
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
+}
+
+bool unicode_is_mark(uint32_t c) {
+    if (c < 0x300) return false;
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME;
+}
+
+/* The 68 bytes outside ! to ~, U+00A1 to U+00AC and U+00AE to U+00FF, in order, are U+0100 on. */
+uint32_t byte_level_encode(uint8_t byte) {
+    if (byte < 33) return 256u + byte;
+    if (byte < 127) return byte;
+    if (byte < 161) return 256u + 33 + (byte - 127u);
+    return byte == 173 ? 256u + 67 : byte;
+}
+
+int byte_level_decode(uint32_t c) {
+    if (c >= 33 && c < 256) return c < 127 || (c > 160 && c != 173) ? (int)c : -1;
+    if (c >= 256 && c < 289) return (int)c - 256;
+    if (c >= 289 && c < 323) return (int)c - 289 + 127;
+    return c == 323 ? 173 : -1;
+}
+
+uint32_t utf8_last(const char *p, size_t n, size_t *bytes) {
+    size_t back = 1;
+    *bytes = 0;
+    if (n == 0) return 0;
+    while (back < n && back < 4 && ((unsigned char)p[n - back] & 0xc0) == 0x80) back++;
+    uint32_t c;
+    *bytes = utf8_decode(p + n - back, back, &c);
+    return c;
+}
