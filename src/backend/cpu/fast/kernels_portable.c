@@ -1,0 +1,17 @@
+#include "backend/cpu/fast/simd_portable.h"
+
+#include "backend/cpu/fast/linear_kernels.h"
+/* these use the one above */
+#include "backend/cpu/fast/row_kernels.h"
+/* and these both */
+#include "backend/cpu/fast/attention_kernels.h"
+
+const struct fast_kernels fast_kernels_portable = {
+    .name = "portable",
+    .title = "portable",
+    .linear = kernel_linear,
+    .norm_row = kernel_norm_row,
+    .glu_row = kernel_glu_row,
+    .attend = kernel_attend,
+    .attend_finish = kernel_attend_finish,
+};

@@ -1,0 +1,62 @@
+/* Cuts a linear into tasks: runs of row blocks by tiles of rows of x. The cut never shows in the
+ * result, since a task holds whole outputs. */
+#include "backend/cpu/fast/fast.h"
+#include "base/error.h"
+
+/* Blocks of one task: enough to be worth handing out, few enough that the threads end together. */
+enum { ROW_TASK_MIN = 4, ROW_TASK_MAX = 16, TILE_TASK_BLOCKS = 8 };
+
+struct linear_job {
+    struct fast_backend *fast;
+    const struct op_linear *op;
+    int rows, tile_rows;
+    int64_t task_blocks, block_tasks; /* block_tasks: of one tile */
+};
+
+/* Blocks first .. last - 1 of the matrix, part by part. */
+static void linear_run(void *ctx, int index, int thread) {
+    const struct linear_job *job = ctx;
+    const struct fast_matrix *m = (const struct fast_matrix *)job->op->matrix;
+    const int64_t x_stride = act_stride(m->base.cols),
+                  row = index / job->block_tasks * job->tile_rows;
+    int64_t first = index % job->block_tasks * job->task_blocks, last = first + job->task_blocks;
+    if (last > m->blocks) last = m->blocks;
+    struct linear_task task = {
+        .x = (const uint16_t *)job->op->x + row * x_stride,
+        .x_stride = x_stride,
+        .y = job->op->y + row * m->base.rows,
+        .y_stride = m->base.rows,
+        .rows = job->rows - row < job->tile_rows ? (int)(job->rows - row) : job->tile_rows,
+        .mode = job->op->mode,
+        .scratch = job->fast->scratch + (size_t)thread * job->fast->scratch_stride,
+    };
+    for (int i = 0; i < m->count && first < last; i++) {
+        task.part = &m->part[i];
+        int64_t end = task.part->first_block + task.part->blocks;
+        if (first >= end) continue;
+        task.block_first = first - task.part->first_block;
+        task.block_count = (last < end ? last : end) - first;
+        job->fast->kernels->linear(&task);
+        first += task.block_count;
+    }
+}
+
+void fast_linear(struct backend *be, const struct op_linear *op) {
+    struct fast_backend *fast = (struct fast_backend *)be;
+    const struct fast_matrix *m = (const struct fast_matrix *)op->matrix;
+    struct linear_job job = {.fast = fast, .op = op, .rows = cpu_rows(&fast->cpu, op->rows)};
+    if (job.rows == 0) return;
+    int64_t tiles = (job.rows + TILE_ROWS - 1) / TILE_ROWS;
+    job.tile_rows = (int)((job.rows + tiles - 1) / tiles + 5) / 6 * 6;
+    if (job.tile_rows > TILE_ROWS) job.tile_rows = TILE_ROWS;
+    tiles = (job.rows + job.tile_rows - 1) / job.tile_rows;
+    job.task_blocks = TILE_TASK_BLOCKS;
+    if (job.rows <= 8) {
+        job.task_blocks = m->blocks / 16 / 4 * 4;
+        if (job.task_blocks < ROW_TASK_MIN) job.task_blocks = ROW_TASK_MIN;
+        if (job.task_blocks > ROW_TASK_MAX) job.task_blocks = ROW_TASK_MAX;
+    }
+    job.block_tasks = (m->blocks + job.task_blocks - 1) / job.task_blocks;
+    check(tiles * job.block_tasks <= INT32_MAX);
+    pool_run(fast->cpu.pool, linear_run, &job, (int)(tiles * job.block_tasks));
+}

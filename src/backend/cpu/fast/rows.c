@@ -1,0 +1,127 @@
+/* The ops on single rows: norm, GLU, and what lies between the qkv product and attention. A few
+ * rows are done where they are asked for; more are shared out, a fixed number of rows to a task. */
+#include <math.h>
+#include <string.h>
+
+#include "backend/cpu/fast/fast.h"
+#include "base/error.h"
+#include "num/fp.h"
+
+enum { TASK_ROWS = 8, MAX_HEAD_DIM = 512, SUM_LANES = 8 };
+
+struct row_job {
+    struct fast_backend *fast;
+    const void *op;
+    int rows;
+    void (*row)(const struct row_job *job, int row);
+};
+
+static void run_rows(void *ctx, int task, int thread) {
+    (void)thread;
+    const struct row_job *job = ctx;
+    int end = (task + 1) * TASK_ROWS < job->rows ? (task + 1) * TASK_ROWS : job->rows;
+    for (int row = task * TASK_ROWS; row < end; row++) job->row(job, row);
+}
+
+static void share_rows(struct row_job *job) {
+    pool_run(job->fast->cpu.pool, run_rows, job, (job->rows + TASK_ROWS - 1) / TASK_ROWS);
+}
+
+/* Row `row` of an act matrix, its padding set to zero. */
+static uint16_t *act_row(void *act, int64_t cols, int row) {
+    int64_t stride = act_stride(cols);
+    uint16_t *out = (uint16_t *)act + row * stride;
+    memset(out + cols, 0, (size_t)(stride - cols) * sizeof *out);
+    return out;
+}
+
+static void norm_row(const struct row_job *job, int row) {
+    const struct op_norm *op = job->op;
+    int from = op->rows == ROWS_OUT ? job->fast->cpu.batch.out_row[row] : row;
+    job->fast->kernels->norm_row(op->h + from * op->cols, op->weight, op->eps, op->cols,
+                                 act_row(op->out, op->cols, row));
+}
+
+void fast_norm(struct backend *be, const struct op_norm *op) {
+    struct fast_backend *fast = (struct fast_backend *)be;
+    share_rows(&(struct row_job){fast, op, cpu_rows(&fast->cpu, op->rows), norm_row});
+}
+
+static void glu_row(const struct row_job *job, int row) {
+    const struct op_glu *op = job->op;
+    const float *gate = op->gate_up + row * 2 * op->cols;
+    job->fast->kernels->glu_row(op->kind, gate, gate + op->cols, op->cols,
+                                act_row(op->out, op->cols, row));
+}
+
+void fast_glu(struct backend *be, const struct op_glu *op) {
+    struct fast_backend *fast = (struct fast_backend *)be;
+    share_rows(&(struct row_job){fast, op, fast->cpu.batch.rows, glu_row});
+}
+
+/* ---- qkv: the same plain C for every instruction set ---- */
+
+static void norm_head(float *x, int n, const float *weight, float eps) {
+    float lane[SUM_LANES] = {0};
+    for (int i = 0; i < n; i += SUM_LANES)
+        for (int j = 0; j < SUM_LANES; j++) lane[j] += x[i + j] * x[i + j];
+    float sum =
+        ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
+    float scale = 1.0f / sqrtf(sum / (float)n + eps);
+    for (int i = 0; i < n; i++) x[i] = x[i] * scale * weight[i];
+}
+
+static void rotate(float *restrict x, const float *restrict angles, int pairs, int offset) {
+    for (int i = 0; i < pairs; i++) {
+        float c = angles[2 * i], s = angles[2 * i + 1], a = x[i], b = x[i + offset];
+        x[i] = a * c - b * s;
+        x[i + offset] = b * c + a * s;
+    }
+}
+
+static void make_head(const struct op_qkv *op, const float *from, const float *angles,
+                      const float *norm, float *x) {
+    memcpy(x, from, (size_t)op->head_dim * sizeof *x);
+    if (norm) norm_head(x, op->head_dim, norm, op->eps);
+    rotate(x, angles, op->pairs, op->pair_offset);
+}
+
+static void write_key(uint16_t *head, int position, int dims, const float *x) {
+    uint32_t *k = (uint32_t *)(void *)head + position;
+    for (int i = 0; i < dims; i += 2) {
+        k[i / 2 * KV_BLOCK_TOKENS] = bf16_encode(x[i]) | (uint32_t)bf16_encode(x[i + 1]) << 16;
+    }
+}
+
+static void write_value(uint16_t *head, int position, int dims, const float *x) {
+    uint16_t *v = head + dims * KV_BLOCK_TOKENS + position * value_stride(dims);
+    for (int i = 0; i < dims; i++) v[i] = bf16_encode(x[i]);
+}
+
+static void qkv_row(const struct row_job *job, int row) {
+    const struct op_qkv *op = job->op;
+    const struct batch *batch = &job->fast->cpu.batch;
+    const int d = op->head_dim, position = batch->position[row] % KV_BLOCK_TOKENS;
+    const float *angles = op->angles + (int64_t)row * op->pairs * 2;
+    const float *from = op->qkv + (int64_t)row * (op->heads + 2 * op->kv_heads) * d;
+    const int32_t block = batch->blocks[(int64_t)batch->seq[row] * batch->max_blocks +
+                                        batch->position[row] / KV_BLOCK_TOKENS];
+    float x[MAX_HEAD_DIM];
+    uint16_t *q = act_row(op->q, (int64_t)op->heads * d, row);
+    for (int head = 0; head < op->heads; head++, from += d) {
+        make_head(op, from, angles, op->q_norm, x);
+        for (int i = 0; i < d; i++) *q++ = bf16_encode(x[i] * op->q_scale);
+    }
+    for (int head = 0; head < op->kv_heads; head++, from += d) {
+        make_head(op, from, angles, op->k_norm, x);
+        write_key(kv_head_at(op->kv, block, op->kv_heads, head, d), position, d, x);
+    }
+    for (int head = 0; head < op->kv_heads; head++, from += d)
+        write_value(kv_head_at(op->kv, block, op->kv_heads, head, d), position, d, from);
+}
+
+void fast_qkv(struct backend *be, const struct op_qkv *op) {
+    struct fast_backend *fast = (struct fast_backend *)be;
+    check(op->head_dim <= MAX_HEAD_DIM && op->head_dim % SUM_LANES == 0);
+    share_rows(&(struct row_job){fast, op, fast->cpu.batch.rows, qkv_row});
+}
