@@ -202,6 +202,8 @@ struct backend_ops {
     void (*table_free)(struct backend *be, struct table *table);
 
     size_t (*act_bytes)(struct backend *be, int64_t cols);
+    /* rows of an act as fp32 in their plain order, to host memory: for taps and traces. Waits. */
+    void (*act_read)(struct backend *be, const void *act, int rows, int64_t cols, float *host);
     size_t (*kv_block_bytes)(struct backend *be, int kv_heads, int head_dim); /* one layer, K and V */
     size_t (*scratch_bytes)(struct backend *be, const struct step_limits *max);
     int (*reserve)(struct backend *be, const struct step_limits *max, struct imp_error *err);

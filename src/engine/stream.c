@@ -106,7 +106,6 @@ static void allocate(struct imp_stream *s, const struct limits *limits, int64_t 
     str_reserve(&s->piece, STREAM_TEXT_ROOM);
     str_reserve(&s->clear, STREAM_TEXT_ROOM);
     detok_init(&s->detok, tokenizer, true);
-    str_reserve(&s->detok.held, CAP_STOP_BYTES);
 }
 
 int stream_create(struct imp_engine *engine, const struct limits *limits, int64_t vocab,

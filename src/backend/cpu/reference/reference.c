@@ -259,6 +259,11 @@ static size_t ref_act_bytes(struct backend *be, int64_t cols) {
     return (size_t)cols * sizeof(float);
 }
 
+static void ref_act_read(struct backend *be, const void *act, int rows, int64_t cols, float *host) {
+    (void)be;
+    memcpy(host, act, (size_t)rows * (size_t)cols * sizeof *host);
+}
+
 static size_t ref_kv_block_bytes(struct backend *be, int kv_heads, int head_dim) {
     (void)be;
     return (size_t)2 * KV_BLOCK_TOKENS * (size_t)kv_heads * (size_t)head_dim * sizeof(float);
@@ -303,6 +308,7 @@ static const struct backend_ops REFERENCE_OPS = {
     .table_create = cpu_table_create,
     .table_free = cpu_table_free,
     .act_bytes = ref_act_bytes,
+    .act_read = ref_act_read,
     .kv_block_bytes = ref_kv_block_bytes,
     .scratch_bytes = ref_scratch_bytes,
     .reserve = ref_reserve,
