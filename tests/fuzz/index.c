@@ -1,6 +1,8 @@
 /* Any bytes as model.safetensors.index.json: refused, or a set of files inside the folder.
  *
- * Proved by planting (clang-14, one core): @@INDEX@@ */
+ * Proved by planting (clang-14, one core): when ".." was allowed as a component it was found
+ * within 1 s. Found in earnest: a missing weight_map went into yyjson_obj_foreach, which adds to
+ * NULL. */
 #include <string.h>
 
 #include "base/error.h"

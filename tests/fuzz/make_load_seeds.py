@@ -23,6 +23,21 @@ def safetensors(*tensors, metadata=None, raw_header=None):
     return struct.pack("<Q", len(text)) + text + data
 
 
+# As tests/fuzz/quant.c reads them; the numbers of the dtypes are those of src/num/dtype.h.
+NAMES = ["m.weight", "m.weight_packed", "m.weight_scale", "m.weight_scale_inv", "m.weight_scale_2",
+         "m.input_scale", "m.weight_global_scale", "m.input_global_scale"]
+DTYPES = {"F32": 2, "F16": 3, "BF16": 4, "F8_E4M3": 5, "U8": 18}
+
+
+def records(tensors):
+    out = b""
+    for name, dtype, shape, fill in tensors:
+        if name in NAMES:
+            dims = (shape + [1, 1, 1, 1])[:4]
+            out += bytes([NAMES.index(name), DTYPES[dtype] - 1, len(shape), fill[-1], *dims])
+    return out
+
+
 def write(target, name, data):
     folder = CORPUS / target
     folder.mkdir(parents=True, exist_ok=True)
@@ -42,7 +57,7 @@ LINEARS = {
     "plain": [("m.weight", "BF16", [2, 3], half), ("m.bias", "F32", [2], one)],
 }
 for key, tensors in LINEARS.items():
-    write("quant", key, safetensors(*tensors))
+    write("quant", key, records(tensors))
     write("safetensors", key, safetensors(*tensors))
 write("safetensors", "empty", safetensors())
 write("safetensors", "metadata", safetensors(metadata={"format": "pt"}))

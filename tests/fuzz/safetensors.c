@@ -1,6 +1,7 @@
 /* Any bytes as a SafeTensors file: refused, or tensors that tile the data and can all be read.
  *
- * Proved by planting (clang-14, one core): @@ST@@ */
+ * Proved by planting (clang-14, one core): without the test for overlap, the test of the span
+ * against the shape, or that of the header's length, each is found within 1 s. */
 #include "load/safetensors.h"
 #include "base/error.h"
 
