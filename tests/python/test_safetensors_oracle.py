@@ -23,6 +23,7 @@ STRICTER = (
     "too many dimensions",
     "not an object of strings",  # it takes "__metadata__": null for none
     "nested too deep",
+    "not a size",  # a dimension of 2^63 or more, beside a 0
 )
 BITS = {"F64": 64, "F32": 32, "F16": 16, "BF16": 16, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "F4": 4,
         "F6_E2M3": 6, "F6_E3M2": 6, "I64": 64, "I32": 32, "I16": 16, "I8": 8, "U64": 64, "U32": 32,

@@ -142,6 +142,8 @@ static void st15_index(void **state) {
               "c.weight is not in " SHARD_2);
     bad_index("{\"weight_map\":{\"a.weight\":\"" SHARD_1 "\",\"b.weight\":\"" SHARD_1 "\"}}",
               "b.weight is not in " SHARD_1);
+    bad_index("{\"weight_map\":{\"b.weight\":\"" SHARD_1 "\",\"a.weight\":\"" SHARD_2 "\"}}",
+              "b.weight is not in " SHARD_1);
     bad_index("{\"weight_map\":{\"a.weight\":\"" SHARD_1 "\",\"a.weight\":\"" SHARD_2 "\"}}",
               "occurs twice");
     bad_index("{\"weight_map\":{}}", "$.weight_map");
@@ -180,12 +182,22 @@ static void st15_symlinks(void **state) {
     expect(folder, IMP_ERR_FILE, "a symlink out of the checkpoint's folder");
     link_to("nothing", folder, "model.safetensors");
     expect(folder, IMP_ERR_IO, "model.safetensors");
+    /* A neighbour whose name starts like the folder's is outside too. */
+    char *neighbour = mem_alloc(strlen(folder) + 2);
+    sprintf(neighbour, "%s2", folder);
+    check(mkdir(neighbour, 0700) == 0);
+    put_shard(neighbour, "w.safetensors", "/a.weight F32 2,2 =1");
+    snprintf(target, sizeof target, "%s/w.safetensors", neighbour);
+    link_to(target, folder, "model.safetensors");
+    expect(folder, IMP_ERR_FILE, "a symlink out of the checkpoint's folder");
+    temp_remove(neighbour);
     /* Inside the folder a link is as good as a file. */
     put_shard(folder, "weights.bin", "/a.weight F32 2,2 =1");
     link_to("weights.bin", folder, "model.safetensors");
     expect(folder, 0, "");
     link_to("model.safetensors", folder, "model.safetensors"); /* a ring */
     expect(folder, IMP_ERR_IO, "model.safetensors");
+    snprintf(target, sizeof target, "%s/w.safetensors", outside);
     link_to(target, folder, "model.safetensors");
     put_text(folder, INDEX, "{\"weight_map\":{\"a.weight\":\"model.safetensors\"}}");
     expect(folder, IMP_ERR_FILE, "a symlink out of");
