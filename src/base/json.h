@@ -2,7 +2,9 @@
  *
  * Beyond RFC 8259 as yyjson checks it: nesting over CAP_JSON_DEPTH and equal keys in one object are
  * errors. The document owns its strings. Getters know the path they are at, so that an error names
- * "$.rope_scaling.factor". Any thread. */
+ * "$.rope_scaling.factor". Any thread.
+ *
+ * yyjson_obj_foreach is undefined on NULL (it computes NULL + 1); yyjson_obj_iter is not. */
 #ifndef IMP_BASE_JSON_H
 #define IMP_BASE_JSON_H
 

@@ -156,11 +156,9 @@ int folder_index_parse(const char *json, size_t size, const char *name, struct f
         rc = error_set(err, IMP_ERR_FILE, where, "missing, empty, or not an object");
     else if (yyjson_obj_size(out->weight_map) > CAP_TENSORS)
         rc = error_set(err, IMP_ERR_FILE, where, "more than %u tensors", CAP_TENSORS);
-    size_t i, n;
-    yyjson_val *tensor, *file;
-    yyjson_obj_foreach(out->weight_map, i, n, tensor, file) {
-        if (rc == 0) rc = index_add(out, &seen, file, where, err);
-    }
+    yyjson_obj_iter iter = yyjson_obj_iter_with(out->weight_map);
+    for (yyjson_val *key; rc == 0 && (key = yyjson_obj_iter_next(&iter)) != NULL;)
+        rc = index_add(out, &seen, yyjson_obj_iter_get_val(key), where, err);
     map_free(&seen);
     if (rc < 0)
         folder_index_free(out);

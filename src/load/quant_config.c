@@ -49,14 +49,15 @@ static void declare_group(struct quant_declared *d, const char *name, yyjson_val
 }
 
 static void declare_all(struct quant_declared *d, yyjson_val *config) {
-    size_t i, n;
-    yyjson_val *key, *value;
+    yyjson_val *key;
     declare_algorithm(d, yyjson_get_str(yyjson_obj_get(config, "quant_algo")));
-    yyjson_obj_foreach(yyjson_obj_get(config, "config_groups"), i, n, key, value) {
-        declare_group(d, yyjson_get_str(key), value);
-    }
-    yyjson_obj_foreach(yyjson_obj_get(config, "quantized_layers"), i, n, key, value) {
-        declare_algorithm(d, yyjson_get_str(yyjson_obj_get(value, "quant_algo")));
+    yyjson_obj_iter groups = yyjson_obj_iter_with(yyjson_obj_get(config, "config_groups"));
+    while ((key = yyjson_obj_iter_next(&groups)) != NULL)
+        declare_group(d, yyjson_get_str(key), yyjson_obj_iter_get_val(key));
+    yyjson_obj_iter layers = yyjson_obj_iter_with(yyjson_obj_get(config, "quantized_layers"));
+    while ((key = yyjson_obj_iter_next(&layers)) != NULL) {
+        yyjson_val *layer = yyjson_obj_iter_get_val(key);
+        declare_algorithm(d, yyjson_get_str(yyjson_obj_get(layer, "quant_algo")));
     }
     declare_block(d, yyjson_obj_get(config, "weight_block_size"));
 }
@@ -97,8 +98,9 @@ int quant_check_transforms(const struct checkpoint *ck, struct imp_error *err) {
     yyjson_val *config = config_get(&ck->config, "quantization_config"), *key, *group;
     yyjson_val *groups =
         yyjson_obj_get(yyjson_obj_get(config, "transform_config"), "config_groups");
-    size_t i, n;
-    yyjson_obj_foreach(groups, i, n, key, group) {
+    yyjson_obj_iter iter = yyjson_obj_iter_with(groups);
+    while ((key = yyjson_obj_iter_next(&iter)) != NULL) {
+        group = yyjson_obj_iter_get_val(key);
         const char *location = online_location(group);
         if (location == NULL) continue;
         const char *type = yyjson_get_str(yyjson_obj_get(group, "type"));

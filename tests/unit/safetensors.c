@@ -1,9 +1,10 @@
-/* SafeTensors files, good and bad. st01 .. st13 and st18 name rows of the catalogue of bad inputs in
- * docs/reliability.md. */
+/* SafeTensors files, good and bad. st01 .. st13 and st18 name rows of the list of bad
+ * files that a loader must survive. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
 #include <cmocka.h>
 
 #include "load/safetensors.h"
@@ -23,8 +24,8 @@ static void expect_image(const struct str *image, int code, const char *words) {
     struct imp_error err;
     uint8_t *copy;
     int rc = parse(image->data, image->size, &st, &copy, &err);
-    if (rc != code || (code < 0 && strstr(err.message, words) == NULL &&
-                       strstr(err.where, words) == NULL))
+    if (rc != code ||
+        (code < 0 && strstr(err.message, words) == NULL && strstr(err.where, words) == NULL))
         fail_msg("rc %d, message \"%s\" at \"%s\"; expected %d with \"%s\"", rc, err.message,
                  err.where, code, words);
     if (rc < 0) {
@@ -281,8 +282,11 @@ static void st12_no_elements(void **state) {
     accept(ONE("F32", "[]", "[0,4]"), 4);
     accept(ONE("F32", "[2,0]", "[0,0]"), 0);
     /* Empty tensors anywhere between others. */
-    accept("{\"z\":" ENTRY("F32", "[0]", "[2,2]") ",\"a\":" ENTRY("U8", "[2]", "[0,2]") ",\"b\":"
-           ENTRY("U8", "[2]", "[2,4]") ",\"y\":" ENTRY("F32", "[0]", "[4,4]") "}", 4);
+    accept("{\"z\":" ENTRY("F32", "[0]", "[2,2]") ",\"a\":" ENTRY(
+               "U8", "[2]", "[0,2]") ",\"b\":" ENTRY("U8", "[2]",
+                                                     "[2,4]") ",\"y\":" ENTRY("F32", "[0]",
+                                                                              "[4,4]") "}",
+           4);
     refuse("{\"z\":" ENTRY("F32", "[0]", "[1,1]") ",\"a\":" ENTRY("U8", "[2]", "[0,2]") "}", 2,
            "overlaps");
 }
@@ -291,7 +295,8 @@ static void st13_too_many_and_strange_names(void **state) {
     (void)state;
     struct str header = {0};
     str_add_char(&header, '{');
-    for (unsigned i = 0; i <= CAP_TENSORS + 2; i++) str_printf(&header, "%s\"%x\":{}", i ? "," : "", i);
+    for (unsigned i = 0; i <= CAP_TENSORS + 2; i++)
+        str_printf(&header, "%s\"%x\":{}", i ? "," : "", i);
     str_add_char(&header, '}');
     refuse(header.data, 0, "more than the 1000000 tensors");
     str_clear(&header);
@@ -302,7 +307,9 @@ static void st13_too_many_and_strange_names(void **state) {
     str_free(&header);
     refuse("{\"a\\u0000b\":" ENTRY("U8", "[0]", "[0,0]") "}", 0, "control characters");
     refuse("{\"a\\u0085b\":" ENTRY("U8", "[0]", "[0,0]") "}", 0, "control characters");
-    refuse("{\"a\x7f" "b\":" ENTRY("U8", "[0]", "[0,0]") "}", 0, "\\x7F");
+    refuse("{\"a\x7f"
+           "b\":" ENTRY("U8", "[0]", "[0,0]") "}",
+           0, "\\x7F");
     /* The escape sequence arrives in the message, but not as one. */
     refuse("{\"\\u001b[31mred\":" ENTRY("U8", "[0]", "[0,0]") "}", 0, "\\x1B[31mred");
     /* Names are never paths. */
@@ -392,8 +399,8 @@ static void long_path_keeps_tensor(void **state) {
     file_image(&image, header, strlen(header), "\0\0\0", 4);
     struct safetensors st;
     struct imp_error err;
-    assert_int_equal(
-        safetensors_parse((uint8_t *)image.data, image.size, name, &st, &err), IMP_ERR_FILE);
+    assert_int_equal(safetensors_parse((uint8_t *)image.data, image.size, name, &st, &err),
+                     IMP_ERR_FILE);
     assert_non_null(strstr(err.where, "/x.safetensor: tensor t"));
     str_free(&image);
 }
