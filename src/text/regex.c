@@ -1,6 +1,7 @@
 #include "text/regex.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -63,11 +64,13 @@ int regex_compile_literal(struct slice literal, const char *where, struct regex 
     return rc;
 }
 
-struct regex *regex_word_new(void) {
-    static const char pattern[] =
-        "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
+#define RUST_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}"
+
+struct regex *regex_word_new(bool words) {
+    static const char one[] = "[" RUST_WORD "]", many[] = "[" RUST_WORD "]+|[^\\s" RUST_WORD "]+";
     struct regex *regex = NULL;
-    check(compile(pattern, sizeof pattern - 1, NULL, &regex, NULL) == 0);
+    const char *pattern = words ? many : one;
+    check(compile(pattern, strlen(pattern), NULL, &regex, NULL) == 0);
     return regex;
 }
 

@@ -21,8 +21,9 @@ int regex_compile(struct slice pattern, const char *where, struct regex **out,
 /* Matches this text and nothing else; not empty. */
 int regex_compile_literal(struct slice text, const char *where, struct regex **out,
                           struct imp_error *err);
-/* One character that the Rust crate `regex` calls \w: tells words apart around added tokens. */
-struct regex *regex_word_new(void);
+/* What the Rust crate `regex` calls \w: one such character, which tells words apart around added
+ * tokens, or (words) runs of them and runs of what is neither they nor space. */
+struct regex *regex_word_new(bool words);
 void regex_free(struct regex *regex); /* NULL is fine */
 
 struct regex_scratch {

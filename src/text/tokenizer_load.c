@@ -425,7 +425,7 @@ static void normalize_added(struct loader *l) {
     }
     regex_scratch_free(&regex);
     normalize_scratch_free(&scratch);
-    if (words) t->word = regex_word_new();
+    if (words) t->word = regex_word_new(false);
     added_set_build(&t->raw_set, t->added, t->added_count, false);
     added_set_build(&t->normalized_set, t->added, t->added_count, true);
 }

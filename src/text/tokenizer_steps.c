@@ -368,7 +368,7 @@ static int pretok_item(struct chain *c, yyjson_val *value, const struct json_at 
     if (is(type, "Whitespace")) {
         struct pretok_step step = {
             .kind = PRETOK_PATTERN, .behaviour = PRETOK_REMOVED, .invert = true};
-        step.pattern = own_pattern("\\w+|[^\\w\\s]+");
+        step.pattern = regex_word_new(true);
         return pretok_add(c, at, step);
     }
     return pretok_small(c, value, at, type);

@@ -10,9 +10,18 @@ bool unicode_is_space(uint32_t c) {
            c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
+static bool is_newer(uint32_t c, char major) {
+    for (size_t i = 0; i < unicode_newer_count; i++) {
+        const struct unicode_range *r = &unicode_newer_ranges[i];
+        if (r->category[0] == major && c >= r->low && c <= r->high) return true;
+    }
+    return false;
+}
+
 bool unicode_is_numeric(uint32_t c) {
     if (c < 0x80) return c >= '0' && c <= '9';
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    if (k == UTF8PROC_CATEGORY_CN) return is_newer(c, 'N');
     return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
 }
 
@@ -28,6 +37,19 @@ bool unicode_is_mark(uint32_t c) {
     if (c < 0x300) return false;
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
     return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME;
+}
+
+bool unicode_is_inert(uint32_t c) {
+    size_t low = 0, high = unicode_inert_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (c > unicode_inert_ranges[middle][1]) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
+    }
+    return low < unicode_inert_count && c >= unicode_inert_ranges[low][0];
 }
 
 /* The 68 bytes outside ! to ~, U+00A1 to U+00AC and U+00AE to U+00FF, in order, are U+0100 on. */
