@@ -8,12 +8,14 @@
 Its regular expressions know Unicode 16; PCRE2 of Debian 12 knows 14 and utf8proc 15. Its normal
 forms are those of Unicode 9, and models were trained with them: a character that came later has no
 combining class and no decomposition there. Both are asked of the package, character by character.
+What it calls punctuation is that of Unicode 8.
 """
 import unicodedata
 
 import unicodedata2 as newest
 from tokenizers import Regex
 from tokenizers.normalizers import NFD, NFKD, Replace, StripAccents
+from tokenizers.pre_tokenizers import Punctuation
 
 nfd, nfkd, strip = (n().normalize_str for n in (NFD, NFKD, StripAccents))
 CHARS = [chr(c) for c in range(0x110000) if not 0xd800 <= c < 0xe000]
@@ -59,6 +61,11 @@ def newer_runs():
             ord(c) for c in CHARS if c not in kept and unicodedata.category(c) != category))
 
 
+def punctuation_points():
+    split = Punctuation(behavior="removed").pre_tokenize_str
+    return [ord(c) for c in CHARS if not split(c)]
+
+
 def table(cells):
     line = ""
     for cell in cells:
@@ -76,6 +83,10 @@ print("const uint32_t unicode_inert_ranges[][2] = {")
 INERT = runs(inert_points())
 table(f"{{0x{low:x}, 0x{high:x}}}," for low, high in INERT)
 print(f"const size_t unicode_inert_count = {len(INERT)};\n")
+print("const uint32_t unicode_punctuation_ranges[][2] = {")
+PUNCTUATION = runs(punctuation_points())
+table(f"{{0x{low:x}, 0x{high:x}}}," for low, high in PUNCTUATION)
+print(f"const size_t unicode_punctuation_count = {len(PUNCTUATION)};\n")
 print("const struct unicode_range unicode_newer_ranges[] = {")
 NEWER = list(newer_runs())
 table(f'{{0x{low:x}, 0x{high:x}, "{category}"}},' for low, high, category in NEWER)

@@ -1,7 +1,6 @@
 #include "text/regex.h"
 
 #include <stdlib.h>
-#include <string.h>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -64,13 +63,19 @@ int regex_compile_literal(struct slice literal, const char *where, struct regex 
     return rc;
 }
 
-#define RUST_WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}"
-
 struct regex *regex_word_new(bool words) {
-    static const char one[] = "[" RUST_WORD "]", many[] = "[" RUST_WORD "]+|[^\\s" RUST_WORD "]+";
+    struct str word = {0}, pattern = {0};
     struct regex *regex = NULL;
-    const char *pattern = words ? many : one;
-    check(compile(pattern, strlen(pattern), NULL, &regex, NULL) == 0);
+    str_add_text(&word, "\\p{Alphabetic}\\p{Join_Control}");
+    regex_add_category(&word, "L");
+    regex_add_category(&word, "M");
+    regex_add_category(&word, "Nd");
+    regex_add_category(&word, "Pc");
+    str_printf(&pattern, "[%s]", word.data);
+    if (words) str_printf(&pattern, "+|[^%s\\p{White_Space}]+", word.data);
+    check(compile(pattern.data, pattern.size, NULL, &regex, NULL) == 0);
+    str_free(&word);
+    str_free(&pattern);
     return regex;
 }
 

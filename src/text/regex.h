@@ -42,7 +42,9 @@ struct regex_iter {
 bool regex_next(const struct regex *regex, struct regex_scratch *scratch, const char *text,
                 size_t size, struct regex_iter *iter, size_t *start, size_t *end);
 
-/* The translation alone, for tests. */
+/* For the inside of a class: a category ("L", "Nd") as PCRE2 knows it, and what came later. */
+void regex_add_category(struct str *out, const char *category);
+/* The translation alone. */
 int regex_translate(struct slice pattern, const char *where, struct str *out,
                     struct imp_error *err);
 

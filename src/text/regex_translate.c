@@ -100,8 +100,7 @@ static bool name_equal(const char *name, size_t size, const char *known) {
     return strlen(known) == size && strncasecmp(name, known, size) == 0;
 }
 
-/* The inside of a class: a category as PCRE2 knows it, and what came later. */
-static void add_category(struct str *out, const char *category) {
+void regex_add_category(struct str *out, const char *category) {
     str_printf(out, "\\p{%s}", category);
     for (size_t i = 0; i < unicode_newer_count; i++) {
         const struct unicode_range *r = &unicode_newer_ranges[i];
@@ -110,13 +109,14 @@ static void add_category(struct str *out, const char *category) {
     }
 }
 
-static void add_word(struct str *out) {
+static void add_word(struct str *out, bool in_class) {
     str_add_text(out, "\\p{Alphabetic}");
-    add_category(out, "L");
-    add_category(out, "M");
-    add_category(out, "Nd");
-    add_category(out, "Pc");
-    str_add_text(out, "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}"); /* a quirk of Oniguruma's Latin-1 */
+    regex_add_category(out, "L");
+    regex_add_category(out, "M");
+    regex_add_category(out, "Nd");
+    regex_add_category(out, "Pc");
+    /* Oniguruma takes these six for letters, but not in a class. */
+    if (!in_class) str_add_text(out, "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}");
 }
 
 /* {...} of \p and \P: t->p stands behind the p. In a class a negative one cannot be written. */
@@ -146,7 +146,7 @@ static int property(struct translator *t, bool negative, bool in_class) {
         return refuse(t, "a letter case where case is ignored");
     }
     if (!in_class) str_add_text(t->out, negative ? "[^" : "[");
-    if (category) add_category(t->out, category);
+    if (category) regex_add_category(t->out, category);
     if (script) str_add_text(t->out, script);
     if (!in_class) str_add_char(t->out, ']');
     t->p = close + 1;
@@ -200,13 +200,13 @@ static int escape(struct translator *t) {
     case 'w':
     case 'W':
         str_add_text(t->out, kind == 'W' ? "[^" : "[");
-        add_word(t->out);
+        add_word(t->out, false);
         str_add_char(t->out, ']');
         return 0;
     case 'd':
     case 'D':
         str_add_text(t->out, kind == 'D' ? "[^" : "[");
-        add_category(t->out, "Nd");
+        regex_add_category(t->out, "Nd");
         str_add_char(t->out, ']');
         return 0;
     case 'p':
@@ -240,8 +240,8 @@ static int class_member(struct translator *t, bool *single) {
     switch (kind) {
     case 's': str_add_text(t->out, SPACES); return 0;
     case 'S': str_add_text(t->out, "\\P{White_Space}"); return 0;
-    case 'w': add_word(t->out); return 0;
-    case 'd': add_category(t->out, "Nd"); return 0;
+    case 'w': add_word(t->out, true); return 0;
+    case 'd': regex_add_category(t->out, "Nd"); return 0;
     case 'p':
     case 'P': return property(t, kind == 'P', true);
     default: t->p--; return refuse(t, "an unknown escape in a class");
