@@ -22,8 +22,7 @@ static int compile(const char *pattern, size_t size, const char *where, struct r
     PCRE2_SIZE offset;
     /* Ruby's ^ and $ are those of every line. */
     uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-    pcre2_code *code =
-        pcre2_compile((PCRE2_SPTR)pattern, size, options, &number, &offset, context);
+    pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, size, options, &number, &offset, context);
     pcre2_compile_context_free(context);
     if (code == NULL) {
         char why[120] = "?";

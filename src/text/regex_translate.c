@@ -14,6 +14,7 @@
 /* What is known of the atom that a quantifier would apply to. */
 struct atom {
     bool present, loops; /* loops: holds a repetition without bound */
+    long copies;         /* product of the counts nested in it */
     size_t start;        /* in the output */
 };
 
@@ -25,6 +26,7 @@ struct translator {
     struct level {
         size_t start;
         bool loops, ignore_case;
+        long copies;
     } levels[CAP_PATTERN_DEPTH];
     int depth;
 };
@@ -41,7 +43,7 @@ static bool next_is(const struct translator *t, const char *text) {
 }
 
 static void begin_atom(struct translator *t) {
-    t->atom = (struct atom){true, false, t->out->size};
+    t->atom = (struct atom){.present = true, .copies = 1, .start = t->out->size};
 }
 
 static void add_codepoint(struct translator *t, uint32_t c) {
@@ -75,15 +77,23 @@ static int hex(struct translator *t, size_t min, size_t max, uint32_t *out) {
 
 /* Not C and Cn: which characters are unassigned depends on whom you ask. */
 static const char *const categories[] = {
-    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P",  "Pc",
-    "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "Cc",
-    "Cf", "Co",
+    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N", "Nd",
+    "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S", "Sm",
+    "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "Cc", "Cf", "Co",
 };
 static const char *const long_names[][2] = {
-    {"Letter", "L"},         {"Uppercase_Letter", "Lu"}, {"Lowercase_Letter", "Ll"},
-    {"Other_Letter", "Lo"},  {"Titlecase_Letter", "Lt"}, {"Modifier_Letter", "Lm"},
-    {"Mark", "M"},           {"Number", "N"},            {"Decimal_Number", "Nd"},
-    {"Punctuation", "P"},    {"Symbol", "S"},            {"Separator", "Z"},
+    {"Letter", "L"},
+    {"Uppercase_Letter", "Lu"},
+    {"Lowercase_Letter", "Ll"},
+    {"Other_Letter", "Lo"},
+    {"Titlecase_Letter", "Lt"},
+    {"Modifier_Letter", "Lm"},
+    {"Mark", "M"},
+    {"Number", "N"},
+    {"Decimal_Number", "Nd"},
+    {"Punctuation", "P"},
+    {"Symbol", "S"},
+    {"Separator", "Z"},
 };
 /* sc: because PCRE2 means script extensions otherwise. Han grew in Unicode 15, 15.1. */
 static const char *const scripts[][2] = {
@@ -195,8 +205,12 @@ static int escape(struct translator *t) {
     if (rc <= 0) return rc;
     char kind = *t->p++;
     switch (kind) {
-    case 's': str_add_text(t->out, "[" SPACES "]"); return 0;
-    case 'S': str_add_text(t->out, "[^" SPACES "]"); return 0;
+    case 's':
+        str_add_text(t->out, "[" SPACES "]");
+        return 0;
+    case 'S':
+        str_add_text(t->out, "[^" SPACES "]");
+        return 0;
     case 'w':
     case 'W':
         str_add_text(t->out, kind == 'W' ? "[^" : "[");
@@ -210,13 +224,16 @@ static int escape(struct translator *t) {
         str_add_char(t->out, ']');
         return 0;
     case 'p':
-    case 'P': return property(t, kind == 'P', false);
+    case 'P':
+        return property(t, kind == 'P', false);
     case 'A':
     case 'z':
         t->atom.present = false;
         str_printf(t->out, "\\%c", kind);
         return 0;
-    default: t->p--; return refuse(t, "an unknown escape");
+    default:
+        t->p--;
+        return refuse(t, "an unknown escape");
     }
 }
 
@@ -238,13 +255,24 @@ static int class_member(struct translator *t, bool *single) {
     *single = false;
     char kind = *t->p++;
     switch (kind) {
-    case 's': str_add_text(t->out, SPACES); return 0;
-    case 'S': str_add_text(t->out, "\\P{White_Space}"); return 0;
-    case 'w': add_word(t->out, true); return 0;
-    case 'd': regex_add_category(t->out, "Nd"); return 0;
+    case 's':
+        str_add_text(t->out, SPACES);
+        return 0;
+    case 'S':
+        str_add_text(t->out, "\\P{White_Space}");
+        return 0;
+    case 'w':
+        add_word(t->out, true);
+        return 0;
+    case 'd':
+        regex_add_category(t->out, "Nd");
+        return 0;
     case 'p':
-    case 'P': return property(t, kind == 'P', true);
-    default: t->p--; return refuse(t, "an unknown escape in a class");
+    case 'P':
+        return property(t, kind == 'P', true);
+    default:
+        t->p--;
+        return refuse(t, "an unknown escape in a class");
     }
 }
 
@@ -277,6 +305,10 @@ static int class(struct translator *t) {
     return 0;
 }
 
+static void count_copies(struct translator *t, long copies) {
+    if (copies > t->levels[t->depth].copies) t->levels[t->depth].copies = copies;
+}
+
 static int open_group(struct translator *t) {
     static const char *const kinds[] = {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:"};
     if (t->depth + 1 >= CAP_PATTERN_DEPTH) return refuse(t, "groups nested too deep");
@@ -292,7 +324,8 @@ static int open_group(struct translator *t) {
     }
     if (kind == NULL && next_is(t, "(?")) return refuse(t, "an unknown group");
     bool ignore_case = t->levels[t->depth].ignore_case || (kind && strcmp(kind, "(?i:") == 0);
-    t->levels[++t->depth] = (struct level){t->out->size, false, ignore_case};
+    t->levels[++t->depth] =
+        (struct level){.start = t->out->size, .ignore_case = ignore_case, .copies = 1};
     str_add_text(t->out, kind ? kind : "(?:"); /* captures are of no use here */
     t->p += kind ? strlen(kind) : 1;
     t->atom.present = false;
@@ -304,8 +337,9 @@ static int close_group(struct translator *t) {
     struct level level = t->levels[t->depth--];
     str_add_char(t->out, ')');
     t->p++;
-    t->atom = (struct atom){true, level.loops, level.start};
+    t->atom = (struct atom){true, level.loops, level.copies, level.start};
     t->levels[t->depth].loops |= level.loops;
+    count_copies(t, level.copies);
     return 0;
 }
 
@@ -357,6 +391,9 @@ static int quantifier(struct translator *t) {
     }
     if (!t->atom.present) return refuse(t, "a repetition of nothing");
     if (t->atom.loops && max != 1 && max != 0) return refuse(t, "a repeated repetition");
+    long copies = t->atom.copies * (max > 1 ? max : min > 1 ? min : 1);
+    if (copies > CAP_PATTERN_REPEAT) return refuse(t, "a count of counts over the limit");
+    count_copies(t, copies);
     if (braces) {
         str_printf(t->out, max < 0 ? "{%ld,}" : "{%ld,%ld}", min, max);
     } else {
@@ -381,14 +418,19 @@ static int quantifier(struct translator *t) {
 
 static int one(struct translator *t) {
     switch (*t->p) {
-    case '\\': return escape(t);
-    case '[': return class(t);
-    case '(': return open_group(t);
-    case ')': return close_group(t);
+    case '\\':
+        return escape(t);
+    case '[':
+        return class(t);
+    case '(':
+        return open_group(t);
+    case ')':
+        return close_group(t);
     case '*':
     case '+':
     case '?':
-    case '{': return quantifier(t);
+    case '{':
+        return quantifier(t);
     case '|':
     case '^':
     case '$':
@@ -399,7 +441,8 @@ static int one(struct translator *t) {
         begin_atom(t);
         str_add_char(t->out, *t->p++);
         return 0;
-    default: break;
+    default:
+        break;
     }
     begin_atom(t);
     uint32_t c;
