@@ -1,6 +1,5 @@
 """Generated texts for comparing tokenizers: all scripts, marks, controls, joiners, special tokens."""
 import random
-import unicodedata
 
 BLOCKS = [
     (0x20, 0x7e), (0x20, 0x7e), (0x20, 0x7e), (0x00, 0x1f), (0x7f, 0x9f), (0xa0, 0xff),
@@ -52,8 +51,3 @@ def generate(count, seed, specials=()):
 
     for _ in range(count):
         yield "".join(piece() for _ in range(rng.randrange(0, 14)))
-
-
-def stable(text):
-    """Only characters of Unicode 13 or older: the newer the character, the more tables differ."""
-    return all(unicodedata.category(c) != "Cn" for c in text)
