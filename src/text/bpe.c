@@ -212,8 +212,8 @@ void bpe_encode(const struct bpe *bpe, struct bpe_scratch *s, const char *piece,
     if (size == 0) return;
     if (raw && (bpe->ignore_merges || !bpe->all_bytes)) map_bytes(&s->mapped, piece, size);
     if (bpe->ignore_merges) {
-        int32_t whole = raw ? vocab_find(bpe, s->mapped.data, s->mapped.size)
-                            : vocab_find(bpe, piece, size);
+        int32_t whole =
+            raw ? vocab_find(bpe, s->mapped.data, s->mapped.size) : vocab_find(bpe, piece, size);
         if (whole >= 0) {
             ids_add(out, whole);
             return;

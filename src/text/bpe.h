@@ -1,7 +1,8 @@
 /* Byte-pair encoding of one piece of text.
  *
  * Owns nothing but the table of merges; the vocabulary's strings belong to the tokenizer. Immutable
- * after loading; a bpe_scratch belongs to one thread at a time. O(n log n) in the size of a piece. */
+ * after loading; a bpe_scratch belongs to one thread at a time. O(n log n) in the size of a piece.
+ */
 #ifndef IMP_TEXT_BPE_H
 #define IMP_TEXT_BPE_H
 
@@ -19,10 +20,10 @@ struct merge {
 };
 
 struct bpe {
-    struct map vocab;      /* content -> id */
-    struct merge *merges;  /* open addressing */
-    size_t merge_capacity; /* a power of two */
-    int32_t byte_ids[256]; /* of the character that stands for a byte (unicode.h), or -1 */
+    struct map vocab;          /* content -> id */
+    struct merge *merges;      /* open addressing */
+    size_t merge_capacity;     /* a power of two */
+    int32_t byte_ids[256];     /* of the character that stands for a byte (unicode.h), or -1 */
     int32_t fallback_ids[256]; /* of "<0xNN>", or -1 */
     int32_t ascii_ids[128];    /* of the character itself, or -1 */
     bool all_bytes;            /* every byte_ids is there */

@@ -218,13 +218,27 @@ static void push(struct decode_state *s, int step, struct slice part, bool ends)
         return;
     }
     switch (s->decoder->steps[step].kind) {
-    case DECODE_BYTE_LEVEL: byte_level_add(s, step, part); break;
-    case DECODE_BYTE_FALLBACK: fallback_add(s, step, part); break;
-    case DECODE_METASPACE: metaspace_add(s, step, part, ends); break;
-    case DECODE_FUSE: push(s, step + 1, part, false); break;
-    case DECODE_STRIP: strip_add(s, step, part, ends); break;
-    case DECODE_REPLACE: replace_add(s, step, part, ends); break;
-    case DECODE_JOIN: join_add(s, step, part, ends); break;
+    case DECODE_BYTE_LEVEL:
+        byte_level_add(s, step, part);
+        break;
+    case DECODE_BYTE_FALLBACK:
+        fallback_add(s, step, part);
+        break;
+    case DECODE_METASPACE:
+        metaspace_add(s, step, part, ends);
+        break;
+    case DECODE_FUSE:
+        push(s, step + 1, part, false);
+        break;
+    case DECODE_STRIP:
+        strip_add(s, step, part, ends);
+        break;
+    case DECODE_REPLACE:
+        replace_add(s, step, part, ends);
+        break;
+    case DECODE_JOIN:
+        join_add(s, step, part, ends);
+        break;
     }
 }
 
@@ -237,10 +251,17 @@ void decode_end(struct decode_state *s, struct str *out) {
     s->out = out;
     for (int i = 0; i < s->decoder->count; i++) {
         switch (s->decoder->steps[i].kind) {
-        case DECODE_BYTE_LEVEL: byte_level_end(s, i); break;
-        case DECODE_BYTE_FALLBACK: fallback_flush(s, i); break;
-        case DECODE_FUSE: push(s, i + 1, (struct slice){"", 0}, true); break;
-        default: break;
+        case DECODE_BYTE_LEVEL:
+            byte_level_end(s, i);
+            break;
+        case DECODE_BYTE_FALLBACK:
+            fallback_flush(s, i);
+            break;
+        case DECODE_FUSE:
+            push(s, i + 1, (struct slice){"", 0}, true);
+            break;
+        default:
+            break;
         }
     }
 }

@@ -106,10 +106,9 @@ static size_t decompose(struct flow *f, size_t from, size_t to, int options) {
         uint32_t c;
         i += utf8_decode(f->text + i, to - i, &c);
         int boundary = 0;
-        utf8proc_ssize_t got =
-            utf8proc_decompose_char((utf8proc_int32_t)c, s->codepoints + n,
-                                    (utf8proc_ssize_t)(s->codepoint_capacity - n), options,
-                                    &boundary);
+        utf8proc_ssize_t got = utf8proc_decompose_char(
+            (utf8proc_int32_t)c, s->codepoints + n, (utf8proc_ssize_t)(s->codepoint_capacity - n),
+            options, &boundary);
         check(got >= 0 && (size_t)got <= s->codepoint_capacity - n);
         n += (size_t)got;
     }
@@ -118,7 +117,7 @@ static size_t decompose(struct flow *f, size_t from, size_t to, int options) {
 }
 
 /* One stretch that starts with an ASCII character (or at the text's start) and goes on with others.
- * No form joins anything to an ASCII character before it, so stretches are independent. */
+ * No form joins an ASCII or an inert character to what is before it: stretches are independent. */
 static void form_stretch(struct flow *f, size_t from, size_t to, int options) {
     size_t n = decompose(f, from, to, options);
     int32_t *c = f->scratch->codepoints;
@@ -139,19 +138,33 @@ static void form_stretch(struct flow *f, size_t from, size_t to, int options) {
     if (same && f->mask) memcpy(f->out->mask.data + begin, f->mask + from, to - from);
 }
 
-static void form(struct flow *f, int options) {
-    size_t i = 0;
-    while (i < f->size) {
-        size_t plain = i;
-        while (plain < f->size && (unsigned char)f->text[plain] < 0x80) plain++;
-        size_t stretch = plain; /* its first character may be the last plain one */
-        while (stretch < f->size && (unsigned char)f->text[stretch] >= 0x80) stretch++;
-        if (stretch > plain && plain > i) plain--;
-        copy(f, i, plain);
-        if (stretch > plain && (unsigned char)f->text[stretch - 1] >= 0x80) {
-            form_stretch(f, plain, stretch, options);
+/* Bytes from `at` on that are not ASCII, up to an inert character; *inert: the bytes of that one.
+ */
+static size_t stretch_length(const struct flow *f, size_t at, size_t *inert) {
+    size_t i = at;
+    *inert = 0;
+    while (i < f->size && (unsigned char)f->text[i] >= 0x80) {
+        uint32_t c;
+        size_t n = utf8_decode(f->text + i, f->size - i, &c);
+        if (unicode_is_inert(c)) {
+            *inert = n;
+            break;
         }
-        i = stretch;
+        i += n;
+    }
+    return i - at;
+}
+
+static void form(struct flow *f, int options) {
+    for (size_t i = 0; i < f->size;) {
+        size_t plain = i, inert;
+        while (plain < f->size && (unsigned char)f->text[plain] < 0x80) plain++;
+        size_t stretch = stretch_length(f, plain, &inert), end = plain + stretch;
+        if (stretch > 0 && plain > i) plain--; /* the last plain one may be composed with */
+        copy(f, i, plain);
+        if (stretch > 0) form_stretch(f, plain, end, options);
+        copy(f, end, end + inert);
+        i = end + inert;
     }
 }
 
@@ -215,7 +228,7 @@ static size_t nmt(uint32_t c, uint32_t out[2]) {
 
 static size_t without_accent(uint32_t c, uint32_t out[2]) {
     out[0] = c;
-    return unicode_is_mark(c) ? 0 : 1;
+    return unicode_is_mark(c) && !unicode_is_inert(c) ? 0 : 1;
 }
 
 static void each(struct flow *f, size_t (*change)(uint32_t c, uint32_t out[2])) {
@@ -244,8 +257,10 @@ static bool changes(const struct normalize_step *step, const struct flow *f) {
     case NORMALIZE_NFD:
     case NORMALIZE_NFKC:
     case NORMALIZE_NFKD:
-    case NORMALIZE_STRIP_ACCENTS: return !all_ascii(f->text, f->size);
-    default: return f->size > 0;
+    case NORMALIZE_STRIP_ACCENTS:
+        return !all_ascii(f->text, f->size);
+    default:
+        return f->size > 0;
     }
 }
 
@@ -253,28 +268,48 @@ static void apply(const struct normalize_step *step, struct flow *f) {
     const int nfd = UTF8PROC_DECOMPOSE, compat = UTF8PROC_COMPAT;
     const int nfc = UTF8PROC_COMPOSE;
     switch (step->kind) {
-    case NORMALIZE_NFC: form(f, nfc); break;
-    case NORMALIZE_NFD: form(f, nfd); break;
-    case NORMALIZE_NFKC: form(f, nfc | compat); break;
-    case NORMALIZE_NFKD: form(f, nfd | compat); break;
-    case NORMALIZE_REPLACE: replace(f, step); break;
+    case NORMALIZE_NFC:
+        form(f, nfc);
+        break;
+    case NORMALIZE_NFD:
+        form(f, nfd);
+        break;
+    case NORMALIZE_NFKC:
+        form(f, nfc | compat);
+        break;
+    case NORMALIZE_NFKD:
+        form(f, nfd | compat);
+        break;
+    case NORMALIZE_REPLACE:
+        replace(f, step);
+        break;
     case NORMALIZE_PREPEND:
         add(f, step->content.data, step->content.size, mark_of(f, 0, 1));
         copy(f, 0, f->size);
         break;
-    case NORMALIZE_LOWERCASE: each(f, lowercase); break;
-    case NORMALIZE_STRIP: strip(f, step->left, step->right); break;
-    case NORMALIZE_STRIP_ACCENTS: each(f, without_accent); break;
-    case NORMALIZE_NMT: each(f, nmt); break;
-    case NORMALIZE_BYTE_LEVEL: byte_level(f); break;
+    case NORMALIZE_LOWERCASE:
+        each(f, lowercase);
+        break;
+    case NORMALIZE_STRIP:
+        strip(f, step->left, step->right);
+        break;
+    case NORMALIZE_STRIP_ACCENTS:
+        each(f, without_accent);
+        break;
+    case NORMALIZE_NMT:
+        each(f, nmt);
+        break;
+    case NORMALIZE_BYTE_LEVEL:
+        byte_level(f);
+        break;
     }
 }
 
 void normalize_run(const struct normalizer *n, struct normalize_scratch *scratch,
                    struct regex_scratch *regex, struct slice *text, const char **mask) {
     for (int i = 0; i < n->count; i++) {
-        struct masked *out = text->data != NULL && text->data == scratch->a.text.data ? &scratch->b
-                                                                                     : &scratch->a;
+        struct masked *out =
+            text->data != NULL && text->data == scratch->a.text.data ? &scratch->b : &scratch->a;
         struct flow f = {.text = text->data,
                          .mask = mask ? *mask : NULL,
                          .size = text->size,

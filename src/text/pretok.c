@@ -52,10 +52,14 @@ static void runs_of_pattern(const struct pretok_step *step, struct pretok_scratc
 
 static bool character_matches(const struct pretok_step *step, uint32_t c) {
     switch (step->kind) {
-    case PRETOK_NUMERIC: return unicode_is_numeric(c);
-    case PRETOK_PUNCTUATION: return unicode_is_punctuation(c);
-    case PRETOK_SPACE: return unicode_is_space(c);
-    default: return c == step->character;
+    case PRETOK_NUMERIC:
+        return unicode_is_numeric(c);
+    case PRETOK_PUNCTUATION:
+        return unicode_is_punctuation(c);
+    case PRETOK_SPACE:
+        return unicode_is_space(c);
+    default:
+        return c == step->character;
     }
 }
 
@@ -89,10 +93,13 @@ static void runs_of_length(const struct pretok_step *step, struct pretok_scratch
 /* Whether a run is joined to its neighbour; before and this are their match flags. */
 static bool joins(enum pretok_behaviour behaviour, bool before, bool this) {
     switch (behaviour) {
-    case PRETOK_CONTIGUOUS: return this == before;
+    case PRETOK_CONTIGUOUS:
+        return this == before;
     case PRETOK_MERGED_WITH_PREVIOUS:
-    case PRETOK_MERGED_WITH_NEXT: return this && !before;
-    default: return false;
+    case PRETOK_MERGED_WITH_NEXT:
+        return this && !before;
+    default:
+        return false;
     }
 }
 
@@ -142,9 +149,15 @@ static void split(const struct pretok_step *step, struct pretok_scratch *s,
         const char *p = text + piece.start;
         s->run_count = 0;
         switch (step->kind) {
-        case PRETOK_PATTERN: runs_of_pattern(step, s, regex, p, piece.size); break;
-        case PRETOK_FIXED: runs_of_length(step, s, p, piece.size); break;
-        default: runs_of_characters(step, s, p, piece.size); break;
+        case PRETOK_PATTERN:
+            runs_of_pattern(step, s, regex, p, piece.size);
+            break;
+        case PRETOK_FIXED:
+            runs_of_length(step, s, p, piece.size);
+            break;
+        default:
+            runs_of_characters(step, s, p, piece.size);
+            break;
         }
         if (step->behaviour == PRETOK_MERGED_WITH_NEXT) {
             cut_backward(s, piece.start, &s->spare);
@@ -206,8 +219,12 @@ void pretok_run(const struct pretok *p, struct pretok_scratch *s, struct regex_s
         switch (step->kind) {
         case PRETOK_PREFIX:
         case PRETOK_SPACES_TO:
-        case PRETOK_BYTES: rewrite(step, s, text, at_start); break;
-        default: split(step, s, regex, text->data); break;
+        case PRETOK_BYTES:
+            rewrite(step, s, text, at_start);
+            break;
+        default:
+            split(step, s, regex, text->data);
+            break;
         }
     }
 }

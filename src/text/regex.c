@@ -22,8 +22,7 @@ static int compile(const char *pattern, size_t size, const char *where, struct r
     PCRE2_SIZE offset;
     /* Ruby's ^ and $ are those of every line. */
     uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
-    pcre2_code *code =
-        pcre2_compile((PCRE2_SPTR)pattern, size, options, &number, &offset, context);
+    pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, size, options, &number, &offset, context);
     pcre2_compile_context_free(context);
     if (code == NULL) {
         char why[120] = "?";
@@ -63,11 +62,19 @@ int regex_compile_literal(struct slice literal, const char *where, struct regex 
     return rc;
 }
 
-struct regex *regex_word_new(void) {
-    static const char pattern[] =
-        "[\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}\\p{Join_Control}]";
+struct regex *regex_word_new(bool words) {
+    struct str word = {0}, pattern = {0};
     struct regex *regex = NULL;
-    check(compile(pattern, sizeof pattern - 1, NULL, &regex, NULL) == 0);
+    str_add_text(&word, "\\p{Alphabetic}\\p{Join_Control}");
+    regex_add_category(&word, "L");
+    regex_add_category(&word, "M");
+    regex_add_category(&word, "Nd");
+    regex_add_category(&word, "Pc");
+    str_printf(&pattern, "[%s]", word.data);
+    if (words) str_printf(&pattern, "+|[^%s\\p{White_Space}]+", word.data);
+    check(compile(pattern.data, pattern.size, NULL, &regex, NULL) == 0);
+    str_free(&word);
+    str_free(&pattern);
     return regex;
 }
 

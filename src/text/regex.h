@@ -21,8 +21,9 @@ int regex_compile(struct slice pattern, const char *where, struct regex **out,
 /* Matches this text and nothing else; not empty. */
 int regex_compile_literal(struct slice text, const char *where, struct regex **out,
                           struct imp_error *err);
-/* One character that the Rust crate `regex` calls \w: tells words apart around added tokens. */
-struct regex *regex_word_new(void);
+/* What the Rust crate `regex` calls \w: one such character, which tells words apart around added
+ * tokens, or (words) runs of them and runs of what is neither they nor space. */
+struct regex *regex_word_new(bool words);
 void regex_free(struct regex *regex); /* NULL is fine */
 
 struct regex_scratch {
@@ -41,7 +42,9 @@ struct regex_iter {
 bool regex_next(const struct regex *regex, struct regex_scratch *scratch, const char *text,
                 size_t size, struct regex_iter *iter, size_t *start, size_t *end);
 
-/* The translation alone, for tests. */
+/* For the inside of a class: a category ("L", "Nd") as PCRE2 knows it, and what came later. */
+void regex_add_category(struct str *out, const char *category);
+/* The translation alone. */
 int regex_translate(struct slice pattern, const char *where, struct str *out,
                     struct imp_error *err);
 

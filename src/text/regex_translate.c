@@ -4,16 +4,17 @@
 #include "base/caps.h"
 #include "base/error.h"
 #include "text/regex.h"
+#include "text/unicode.h"
 
 /* White_Space, which is Oniguruma's \s. PCRE2's own has U+180E besides. */
 #define SPACES                                                                                     \
     "\\x09-\\x0d\\x20\\x{85}\\x{a0}\\x{1680}\\x{2000}-\\x{200a}\\x{2028}\\x{2029}\\x{202f}"        \
     "\\x{205f}\\x{3000}"
-#define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
 
 /* What is known of the atom that a quantifier would apply to. */
 struct atom {
     bool present, loops; /* loops: holds a repetition without bound */
+    long copies;         /* product of the counts nested in it */
     size_t start;        /* in the output */
 };
 
@@ -25,6 +26,7 @@ struct translator {
     struct level {
         size_t start;
         bool loops, ignore_case;
+        long copies;
     } levels[CAP_PATTERN_DEPTH];
     int depth;
 };
@@ -41,7 +43,7 @@ static bool next_is(const struct translator *t, const char *text) {
 }
 
 static void begin_atom(struct translator *t) {
-    t->atom = (struct atom){true, false, t->out->size};
+    t->atom = (struct atom){.present = true, .copies = 1, .start = t->out->size};
 }
 
 static void add_codepoint(struct translator *t, uint32_t c) {
@@ -73,55 +75,90 @@ static int hex(struct translator *t, size_t min, size_t max, uint32_t *out) {
     return 0;
 }
 
+/* Not C and Cn: which characters are unassigned depends on whom you ask. */
 static const char *const categories[] = {
-    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N",  "Nd", "Nl", "No", "P",  "Pc",
-    "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S",  "Sm", "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "C",
-    "Cc", "Cf", "Cn", "Co",
+    "L",  "Lu", "Ll", "Lt", "Lm", "Lo", "M",  "Mn", "Mc", "Me", "N", "Nd",
+    "Nl", "No", "P",  "Pc", "Pd", "Ps", "Pe", "Pi", "Pf", "Po", "S", "Sm",
+    "Sc", "Sk", "So", "Z",  "Zs", "Zl", "Zp", "Cc", "Cf", "Co",
 };
 static const char *const long_names[][2] = {
-    {"Letter", "L"},           {"Uppercase_Letter", "Lu"}, {"Lowercase_Letter", "Ll"},
-    {"Titlecase_Letter", "Lt"}, {"Modifier_Letter", "Lm"},  {"Other_Letter", "Lo"},
-    {"Mark", "M"},             {"Number", "N"},            {"Decimal_Number", "Nd"},
-    {"Punctuation", "P"},      {"Symbol", "S"},            {"Separator", "Z"},
-    {"Other", "C"},
+    {"Letter", "L"},
+    {"Uppercase_Letter", "Lu"},
+    {"Lowercase_Letter", "Ll"},
+    {"Other_Letter", "Lo"},
+    {"Titlecase_Letter", "Lt"},
+    {"Modifier_Letter", "Lm"},
+    {"Mark", "M"},
+    {"Number", "N"},
+    {"Decimal_Number", "Nd"},
+    {"Punctuation", "P"},
+    {"Symbol", "S"},
+    {"Separator", "Z"},
 };
-static const char *const scripts[] = {
-    "Han",    "Hiragana", "Katakana",   "Hangul",  "Latin", "Greek", "Cyrillic", "Arabic",
-    "Hebrew", "Thai",     "Devanagari", "Bengali", "Tamil", "Lao",   "Khmer",    "Myanmar",
+/* sc: because PCRE2 means script extensions otherwise. Han grew in Unicode 15, 15.1. */
+static const char *const scripts[][2] = {
+    {"Han", "\\p{sc:Han}\\x{2b739}\\x{2ebf0}-\\x{2ee5d}\\x{31350}-\\x{323af}"},
+    {"Hiragana", "\\p{sc:Hiragana}\\x{1b132}"},
+    {"Katakana", "\\p{sc:Katakana}\\x{1b155}"},
+    {"Hangul", "\\p{sc:Hangul}"},
+    {"Greek", "\\p{sc:Greek}"},
+    {"Hebrew", "\\p{sc:Hebrew}"},
+    {"Thai", "\\p{sc:Thai}"},
 };
 
 static bool name_equal(const char *name, size_t size, const char *known) {
     return strlen(known) == size && strncasecmp(name, known, size) == 0;
 }
 
-/* \p{...}: t->p stands behind the p. */
-static int property(struct translator *t, bool negative) {
+void regex_add_category(struct str *out, const char *category) {
+    str_printf(out, "\\p{%s}", category);
+    for (size_t i = 0; i < unicode_newer_count; i++) {
+        const struct unicode_range *r = &unicode_newer_ranges[i];
+        if (strncmp(r->category, category, strlen(category)) != 0) continue;
+        str_printf(out, "\\x{%x}-\\x{%x}", r->low, r->high);
+    }
+}
+
+static void add_word(struct str *out, bool in_class) {
+    str_add_text(out, "\\p{Alphabetic}");
+    regex_add_category(out, "L");
+    regex_add_category(out, "M");
+    regex_add_category(out, "Nd");
+    regex_add_category(out, "Pc");
+    /* Oniguruma takes these six for letters, but not in a class. */
+    if (!in_class) str_add_text(out, "\\x{b2}\\x{b3}\\x{b9}\\x{bc}-\\x{be}");
+}
+
+/* {...} of \p and \P: t->p stands behind the p. In a class a negative one cannot be written. */
+static int property(struct translator *t, bool negative, bool in_class) {
     const char *close = t->p < t->end ? memchr(t->p, '}', (size_t)(t->end - t->p)) : NULL;
     if (close == NULL || *t->p != '{') return refuse(t, "a property without braces");
-    const char *name = t->p + 1;
+    const char *name = t->p + 1, *category = NULL, *script = NULL;
     if (*name == '^') {
         negative = !negative;
         name++;
     }
     size_t size = (size_t)(close - name);
-    const char *known = NULL, *prefix = "";
     for (size_t i = 0; i < sizeof categories / sizeof *categories; i++) {
-        if (name_equal(name, size, categories[i])) known = categories[i];
+        if (name_equal(name, size, categories[i])) category = categories[i];
     }
     for (size_t i = 0; i < sizeof long_names / sizeof *long_names; i++) {
-        if (name_equal(name, size, long_names[i][0])) known = long_names[i][1];
+        if (name_equal(name, size, long_names[i][0])) category = long_names[i][1];
     }
     for (size_t i = 0; i < sizeof scripts / sizeof *scripts; i++) {
-        if (!name_equal(name, size, scripts[i])) continue;
-        known = scripts[i];
-        prefix = "sc:"; /* PCRE2 means script extensions otherwise */
+        if (name_equal(name, size, scripts[i][0])) script = scripts[i][1];
     }
-    if (known == NULL) return refuse(t, "an unknown property");
+    if (category == NULL && script == NULL) return refuse(t, "an unknown property");
+    if (negative && in_class) return refuse(t, "a negative property in a class");
     /* The engines differ in what a letter case means where case is ignored. */
-    if (t->levels[t->depth].ignore_case && known[0] == 'L' && known[1] && strchr("ult", known[1])) {
+    if (t->levels[t->depth].ignore_case && category && category[0] == 'L' && category[1] &&
+        strchr("ult", category[1])) {
         return refuse(t, "a letter case where case is ignored");
     }
-    str_printf(t->out, "\\%c{%s%s}", negative ? 'P' : 'p', prefix, known);
+    if (!in_class) str_add_text(t->out, negative ? "[^" : "[");
+    if (category) regex_add_category(t->out, category);
+    if (script) str_add_text(t->out, script);
+    if (!in_class) str_add_char(t->out, ']');
     t->p = close + 1;
     return 0;
 }
@@ -168,20 +205,35 @@ static int escape(struct translator *t) {
     if (rc <= 0) return rc;
     char kind = *t->p++;
     switch (kind) {
-    case 's': str_add_text(t->out, "[" SPACES "]"); return 0;
-    case 'S': str_add_text(t->out, "[^" SPACES "]"); return 0;
-    case 'w': str_add_text(t->out, "[" WORD "]"); return 0;
-    case 'W': str_add_text(t->out, "[^" WORD "]"); return 0;
-    case 'd': str_add_text(t->out, "\\p{Nd}"); return 0;
-    case 'D': str_add_text(t->out, "\\P{Nd}"); return 0;
+    case 's':
+        str_add_text(t->out, "[" SPACES "]");
+        return 0;
+    case 'S':
+        str_add_text(t->out, "[^" SPACES "]");
+        return 0;
+    case 'w':
+    case 'W':
+        str_add_text(t->out, kind == 'W' ? "[^" : "[");
+        add_word(t->out, false);
+        str_add_char(t->out, ']');
+        return 0;
+    case 'd':
+    case 'D':
+        str_add_text(t->out, kind == 'D' ? "[^" : "[");
+        regex_add_category(t->out, "Nd");
+        str_add_char(t->out, ']');
+        return 0;
     case 'p':
-    case 'P': return property(t, kind == 'P');
+    case 'P':
+        return property(t, kind == 'P', false);
     case 'A':
     case 'z':
         t->atom.present = false;
         str_printf(t->out, "\\%c", kind);
         return 0;
-    default: t->p--; return refuse(t, "an unknown escape");
+    default:
+        t->p--;
+        return refuse(t, "an unknown escape");
     }
 }
 
@@ -203,14 +255,24 @@ static int class_member(struct translator *t, bool *single) {
     *single = false;
     char kind = *t->p++;
     switch (kind) {
-    case 's': str_add_text(t->out, SPACES); return 0;
-    case 'S': str_add_text(t->out, "\\P{White_Space}"); return 0;
-    case 'w': str_add_text(t->out, WORD); return 0;
-    case 'd': str_add_text(t->out, "\\p{Nd}"); return 0;
-    case 'D': str_add_text(t->out, "\\P{Nd}"); return 0;
+    case 's':
+        str_add_text(t->out, SPACES);
+        return 0;
+    case 'S':
+        str_add_text(t->out, "\\P{White_Space}");
+        return 0;
+    case 'w':
+        add_word(t->out, true);
+        return 0;
+    case 'd':
+        regex_add_category(t->out, "Nd");
+        return 0;
     case 'p':
-    case 'P': return property(t, kind == 'P');
-    default: t->p--; return refuse(t, "an unknown escape in a class");
+    case 'P':
+        return property(t, kind == 'P', true);
+    default:
+        t->p--;
+        return refuse(t, "an unknown escape in a class");
     }
 }
 
@@ -243,6 +305,10 @@ static int class(struct translator *t) {
     return 0;
 }
 
+static void count_copies(struct translator *t, long copies) {
+    if (copies > t->levels[t->depth].copies) t->levels[t->depth].copies = copies;
+}
+
 static int open_group(struct translator *t) {
     static const char *const kinds[] = {"(?:", "(?=", "(?!", "(?<=", "(?<!", "(?>", "(?i:"};
     if (t->depth + 1 >= CAP_PATTERN_DEPTH) return refuse(t, "groups nested too deep");
@@ -258,7 +324,8 @@ static int open_group(struct translator *t) {
     }
     if (kind == NULL && next_is(t, "(?")) return refuse(t, "an unknown group");
     bool ignore_case = t->levels[t->depth].ignore_case || (kind && strcmp(kind, "(?i:") == 0);
-    t->levels[++t->depth] = (struct level){t->out->size, false, ignore_case};
+    t->levels[++t->depth] =
+        (struct level){.start = t->out->size, .ignore_case = ignore_case, .copies = 1};
     str_add_text(t->out, kind ? kind : "(?:"); /* captures are of no use here */
     t->p += kind ? strlen(kind) : 1;
     t->atom.present = false;
@@ -270,8 +337,9 @@ static int close_group(struct translator *t) {
     struct level level = t->levels[t->depth--];
     str_add_char(t->out, ')');
     t->p++;
-    t->atom = (struct atom){true, level.loops, level.start};
+    t->atom = (struct atom){true, level.loops, level.copies, level.start};
     t->levels[t->depth].loops |= level.loops;
+    count_copies(t, level.copies);
     return 0;
 }
 
@@ -323,6 +391,9 @@ static int quantifier(struct translator *t) {
     }
     if (!t->atom.present) return refuse(t, "a repetition of nothing");
     if (t->atom.loops && max != 1 && max != 0) return refuse(t, "a repeated repetition");
+    long copies = t->atom.copies * (max > 1 ? max : min > 1 ? min : 1);
+    if (copies > CAP_PATTERN_REPEAT) return refuse(t, "a count of counts over the limit");
+    count_copies(t, copies);
     if (braces) {
         str_printf(t->out, max < 0 ? "{%ld,}" : "{%ld,%ld}", min, max);
     } else {
@@ -347,14 +418,19 @@ static int quantifier(struct translator *t) {
 
 static int one(struct translator *t) {
     switch (*t->p) {
-    case '\\': return escape(t);
-    case '[': return class(t);
-    case '(': return open_group(t);
-    case ')': return close_group(t);
+    case '\\':
+        return escape(t);
+    case '[':
+        return class(t);
+    case '(':
+        return open_group(t);
+    case ')':
+        return close_group(t);
     case '*':
     case '+':
     case '?':
-    case '{': return quantifier(t);
+    case '{':
+        return quantifier(t);
     case '|':
     case '^':
     case '$':
@@ -365,7 +441,8 @@ static int one(struct translator *t) {
         begin_atom(t);
         str_add_char(t->out, *t->p++);
         return 0;
-    default: break;
+    default:
+        break;
     }
     begin_atom(t);
     uint32_t c;

@@ -78,7 +78,8 @@ struct encoding {
     struct ids *out;
 };
 
-/* A mask byte per byte of the input, from the runs; what the runs do not cover may not be special. */
+/* A mask byte per byte of the input, from the runs; what the runs do not cover may not be special.
+ */
 static void mask_from_spans(struct encoding *e, size_t size, const struct text_span *spans,
                             size_t span_count) {
     str_reserve(&e->mask, size);
@@ -145,8 +146,7 @@ static void encode_segment(struct encoding *e, struct added_rules rules, struct 
 
 static void encode_all(struct encoding *e, struct slice text, const char *mask, bool plain) {
     const struct tokenizer *t = e->t;
-    struct added_rules rules = {
-        .mask = mask, .plain = plain, .word = t->word, .regex = &e->regex};
+    struct added_rules rules = {.mask = mask, .plain = plain, .word = t->word, .regex = &e->regex};
     added_find(&t->raw_set, &rules, text.data, text.size, &e->outer);
     for (size_t i = 0; i < e->outer.count; i++) {
         struct segment s = e->outer.data[i];

@@ -45,6 +45,10 @@ struct json_at {
     size_t index;
 };
 
+#define AT(parent, name)    (&(struct json_at){.up = (parent), .key = (name)})
+#define AT_INDEX(parent, i) (&(struct json_at){.up = (parent), .index = (i)})
+extern const struct json_at load_root_at;
+
 struct loader {
     struct tokenizer *t;
     const char *name; /* of the file */
@@ -70,6 +74,23 @@ int load_known_keys(struct loader *l, yyjson_val *object, const struct json_at *
 /* The "type" of a component. */
 int load_type(struct loader *l, yyjson_val *object, const struct json_at *at, struct slice *out);
 struct slice load_copy(struct loader *l, struct slice text); /* into the tokenizer's arena */
+
+/* The field, or NULL where it is absent or null. */
+yyjson_val *load_field(yyjson_val *object, const char *key);
+bool load_id(yyjson_val *value, int64_t *id); /* a whole number under CAP_VOCAB */
+int32_t load_vocab_id(const struct tokenizer *t, struct slice content); /* or -1 */
+
+/* tokenizer_added.c: from tokenizer.json (an array with ids) or tokenizer_config.json (an object by
+ * id). First listed, then given their places in tokens[]; finished when the normalizer is there. */
+struct added_source {
+    yyjson_val *value;
+    struct json_at at;
+    int64_t id;
+};
+int added_list(struct loader *l, yyjson_val *root, yyjson_val *config, struct added_source **list,
+               size_t *count); /* *list: free() it, also after an error */
+int added_place(struct loader *l, const struct added_source *list, size_t count);
+void added_finish(struct loader *l);
 
 /* tokenizer_steps.c; value may be NULL or null. */
 int load_normalizer(struct loader *l, yyjson_val *value);

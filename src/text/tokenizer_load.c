@@ -10,10 +10,7 @@
 #include "text/tokenizer_internal.h"
 #include "text/unicode.h"
 
-#define AT(parent, name) (&(struct json_at){.up = (parent), .key = (name)})
-#define AT_INDEX(parent, i) (&(struct json_at){.up = (parent), .index = (i)})
-
-static const struct json_at root_at = {.key = "$"};
+const struct json_at load_root_at = {.key = "$"};
 
 /* ---- errors and fields ---- */
 
@@ -41,14 +38,14 @@ int load_fail(struct loader *l, const struct json_at *at, int code, const char *
 }
 
 /* The field, or NULL where it is absent or null. */
-static yyjson_val *field(yyjson_val *object, const char *key) {
+yyjson_val *load_field(yyjson_val *object, const char *key) {
     yyjson_val *value = yyjson_obj_get(object, key);
     return yyjson_is_null(value) ? NULL : value;
 }
 
 int load_bool(struct loader *l, yyjson_val *object, const struct json_at *at, const char *key,
               bool *out) {
-    yyjson_val *value = field(object, key);
+    yyjson_val *value = load_field(object, key);
     if (value == NULL) return 0;
     if (!yyjson_is_bool(value)) {
         return load_fail(l, AT(at, key), IMP_ERR_FILE, "must be true or false");
@@ -59,7 +56,7 @@ int load_bool(struct loader *l, yyjson_val *object, const struct json_at *at, co
 
 int load_text(struct loader *l, yyjson_val *object, const struct json_at *at, const char *key,
               struct slice *out) {
-    yyjson_val *value = field(object, key);
+    yyjson_val *value = load_field(object, key);
     if (value == NULL) return 0;
     if (!yyjson_is_str(value)) return load_fail(l, AT(at, key), IMP_ERR_FILE, "must be a string");
     *out = json_slice(value);
@@ -68,7 +65,7 @@ int load_text(struct loader *l, yyjson_val *object, const struct json_at *at, co
 
 int load_size(struct loader *l, yyjson_val *object, const struct json_at *at, const char *key,
               size_t *out) {
-    yyjson_val *value = field(object, key);
+    yyjson_val *value = load_field(object, key);
     if (value == NULL) return 0;
     if (!yyjson_is_uint(value) || yyjson_get_uint(value) > UINT32_MAX) {
         return load_fail(l, AT(at, key), IMP_ERR_FILE, "must be a whole number");
@@ -101,6 +98,12 @@ int load_type(struct loader *l, yyjson_val *object, const struct json_at *at, st
         rc = load_fail(l, AT(at, "type"), IMP_ERR_FILE, "is missing");
     }
     return rc;
+}
+
+bool load_id(yyjson_val *value, int64_t *id) {
+    if (!yyjson_is_uint(value) || yyjson_get_uint(value) >= CAP_VOCAB) return false;
+    *id = (int64_t)yyjson_get_uint(value);
+    return true;
 }
 
 struct slice load_copy(struct loader *l, struct slice text) {
@@ -148,7 +151,7 @@ static int add_vocab(struct loader *l, yyjson_val *vocab, const struct json_at *
     return 0;
 }
 
-static int32_t vocab_id(const struct tokenizer *t, struct slice content) {
+int32_t load_vocab_id(const struct tokenizer *t, struct slice content) {
     const int64_t *id = map_find(&t->bpe.vocab, content);
     return id ? (int32_t)*id : -1;
 }
@@ -159,12 +162,12 @@ static void index_bytes(struct tokenizer *t) {
     for (int b = 0; b < 256; b++) {
         char text[8];
         size_t n = utf8_encode(byte_level_encode((uint8_t)b), text);
-        bpe->byte_ids[b] = vocab_id(t, (struct slice){text, n});
+        bpe->byte_ids[b] = load_vocab_id(t, (struct slice){text, n});
         if (bpe->byte_ids[b] < 0) bpe->all_bytes = false;
         snprintf(text, sizeof text, "<0x%02X>", (unsigned)b);
-        bpe->fallback_ids[b] = vocab_id(t, (struct slice){text, 6});
+        bpe->fallback_ids[b] = load_vocab_id(t, (struct slice){text, 6});
         text[0] = (char)b;
-        if (b < 128) bpe->ascii_ids[b] = vocab_id(t, (struct slice){text, 1});
+        if (b < 128) bpe->ascii_ids[b] = load_vocab_id(t, (struct slice){text, 1});
     }
 }
 
@@ -206,8 +209,8 @@ static int load_merges(struct loader *l, yyjson_val *merges, const struct json_a
         str_clear(&joined);
         str_add(&joined, left.data, left.size);
         str_add(&joined, right.data, right.size);
-        int32_t a = vocab_id(t, left), b = vocab_id(t, right);
-        int32_t id = vocab_id(t, (struct slice){joined.data, joined.size});
+        int32_t a = load_vocab_id(t, left), b = load_vocab_id(t, right);
+        int32_t id = load_vocab_id(t, (struct slice){joined.data, joined.size});
         if (a < 0 || b < 0 || id < 0) {
             rc = load_fail(l, AT_INDEX(at, i), IMP_ERR_FILE, "%s is not in the vocabulary",
                            a < 0   ? "the left token"
@@ -232,10 +235,17 @@ static int refuse_text(struct loader *l, yyjson_val *model, const struct json_at
 }
 
 static int load_model_options(struct loader *l, yyjson_val *model, const struct json_at *at) {
-    static const char *const known[] = {
-        "type",      "dropout",       "unk_token",     "continuing_subword_prefix",
-        "fuse_unk",  "byte_fallback", "ignore_merges", "end_of_word_suffix",
-        "vocab",     "merges",        NULL};
+    static const char *const known[] = {"type",
+                                        "dropout",
+                                        "unk_token",
+                                        "continuing_subword_prefix",
+                                        "fuse_unk",
+                                        "byte_fallback",
+                                        "ignore_merges",
+                                        "end_of_word_suffix",
+                                        "vocab",
+                                        "merges",
+                                        NULL};
     struct bpe *bpe = &l->t->bpe;
     struct slice type = slice_of("BPE");
     int rc = load_known_keys(l, model, at, known);
@@ -243,7 +253,7 @@ static int load_model_options(struct loader *l, yyjson_val *model, const struct 
     if (rc == 0 && !slice_equal(type, slice_of("BPE"))) {
         rc = load_fail(l, AT(at, "type"), IMP_ERR_UNSUPPORTED, "only BPE is supported");
     }
-    yyjson_val *dropout = field(model, "dropout");
+    yyjson_val *dropout = load_field(model, "dropout");
     if (rc == 0 && dropout && !(yyjson_is_num(dropout) && yyjson_get_num(dropout) == 0)) {
         rc = load_fail(l, AT(at, "dropout"), IMP_ERR_UNSUPPORTED, "must be 0 or absent");
     }
@@ -261,173 +271,13 @@ static int load_unknown(struct loader *l, yyjson_val *model, const struct json_a
     bpe->unk_id = -1;
     int rc = load_text(l, model, at, "unk_token", &unk);
     if (rc < 0 || unk.size == 0) return rc;
-    bpe->unk_id = vocab_id(l->t, unk);
-    /* Where every byte has a token nothing is unknown, so a name that does not exist is harmless. */
+    bpe->unk_id = load_vocab_id(l->t, unk);
+    /* Where every byte has a token nothing is unknown, so a name that does not exist is harmless.
+     */
     if (bpe->unk_id < 0 && !(l->t->pretok.raw && bpe->all_bytes)) {
         return load_fail(l, AT(at, "unk_token"), IMP_ERR_FILE, "is not in the vocabulary");
     }
     return 0;
-}
-
-/* ---- added tokens ---- */
-
-/* From tokenizer.json (an array with ids) or tokenizer_config.json (an object by id). */
-struct added_source {
-    yyjson_val *value;
-    struct json_at at;
-    int64_t id;
-};
-
-static int read_added(struct loader *l, const struct added_source *from, struct added_token *out) {
-    static const char *const known[] = {"id",     "content",    "single_word", "lstrip", "rstrip",
-                                        "normalized", "special", "__type", NULL};
-    yyjson_val *value = from->value;
-    const struct json_at *at = &from->at;
-    int rc = load_known_keys(l, value, at, known);
-    if (rc == 0) rc = load_text(l, value, at, "content", &out->content);
-    if (rc == 0 && (out->content.size == 0 || out->content.size > CAP_TOKEN_BYTES)) {
-        rc = load_fail(l, AT(at, "content"), IMP_ERR_FILE, "has %zu bytes", out->content.size);
-    }
-    if (rc == 0) rc = load_bool(l, value, at, "special", &out->special);
-    out->normalized = !out->special;
-    if (rc == 0) rc = load_bool(l, value, at, "normalized", &out->normalized);
-    if (rc == 0) rc = load_bool(l, value, at, "lstrip", &out->left_strip);
-    if (rc == 0) rc = load_bool(l, value, at, "rstrip", &out->right_strip);
-    if (rc == 0) rc = load_bool(l, value, at, "single_word", &out->single_word);
-    if (rc < 0) return rc;
-    out->id = (int32_t)from->id;
-    out->content = load_copy(l, out->content);
-    out->match = out->content;
-    return 0;
-}
-
-static int place_added(struct loader *l, const struct added_source *from,
-                       const struct added_token *added) {
-    struct tokenizer *t = l->t;
-    struct token *token = &t->tokens[added->id];
-    if (map_find(&t->added_ids, added->content)) {
-        return load_fail(l, &from->at, IMP_ERR_FILE, "this token is there twice");
-    }
-    int32_t model_id = vocab_id(t, added->content);
-    if (model_id >= 0 && model_id != added->id) {
-        return load_fail(l, &from->at, IMP_ERR_FILE, "the vocabulary gives this token the id %d",
-                         model_id);
-    }
-    if (token->content.data != NULL && model_id < 0) {
-        return load_fail(l, &from->at, IMP_ERR_FILE, "the id %d belongs to another token",
-                         added->id);
-    }
-    token->content = token->decoded = added->content;
-    token->special = added->special;
-    map_add(&t->added_ids, added->content, (int64_t)t->added_count);
-    t->added[t->added_count++] = *added;
-    return 0;
-}
-
-static bool id_of(yyjson_val *value, int64_t *id) {
-    if (!yyjson_is_uint(value) || yyjson_get_uint(value) >= CAP_VOCAB) return false;
-    *id = (int64_t)yyjson_get_uint(value);
-    return true;
-}
-
-/* An object's key as an id: digits alone. */
-static bool id_of_key(yyjson_val *key, int64_t *id) {
-    struct slice text = json_slice(key);
-    *id = 0;
-    for (size_t i = 0; i < text.size; i++) {
-        if (text.data[i] < '0' || text.data[i] > '9' || *id >= CAP_VOCAB) return false;
-        *id = *id * 10 + (text.data[i] - '0');
-    }
-    return text.size > 0 && *id < CAP_VOCAB;
-}
-
-static int list_added(struct loader *l, yyjson_val *array, const struct json_at *at,
-                      struct added_source *list, size_t *count) {
-    size_t i, n;
-    yyjson_val *value;
-    yyjson_arr_foreach(array, i, n, value) {
-        struct added_source from = {value, {.up = at, .index = i}, 0};
-        if (!yyjson_is_obj(value)) return load_fail(l, &from.at, IMP_ERR_FILE, "must be an object");
-        if (!id_of(yyjson_obj_get(value, "id"), &from.id)) {
-            return load_fail(l, AT(&from.at, "id"), IMP_ERR_FILE, "must be an id from 0 to %d",
-                             CAP_VOCAB - 1);
-        }
-        list[(*count)++] = from;
-    }
-    return 0;
-}
-
-/* Those of tokenizer_config.json that tokenizer.json has neither by id nor by content. */
-static int list_configured(struct loader *l, yyjson_val *object, const struct json_at *at,
-                           struct added_source *list, size_t *count) {
-    size_t i, n, own = *count;
-    yyjson_val *key, *value;
-    yyjson_obj_foreach(object, i, n, key, value) {
-        struct added_source from = {value, {.up = at, .key = yyjson_get_str(key)}, 0};
-        bool there = !yyjson_is_obj(value);
-        if (there || !id_of_key(key, &from.id)) {
-            return load_fail(l, &from.at, IMP_ERR_FILE, "must be a token under its id");
-        }
-        yyjson_val *content = yyjson_obj_get(value, "content");
-        for (size_t k = 0; k < own && !there; k++) {
-            there = list[k].id == from.id ||
-                    yyjson_equals(yyjson_obj_get(list[k].value, "content"), content);
-        }
-        if (!there) list[(*count)++] = from;
-    }
-    return 0;
-}
-
-static int list_all_added(struct loader *l, yyjson_val *root, yyjson_val *config,
-                          struct added_source **list, size_t *count) {
-    static const struct json_at array_at = {.up = &root_at, .key = "added_tokens"};
-    static const struct json_at config_at = {.key = "tokenizer_config.json: $.added_tokens_decoder"};
-    yyjson_val *array = field(root, "added_tokens");
-    yyjson_val *object = config ? field(config, "added_tokens_decoder") : NULL;
-    if (array && !yyjson_is_arr(array)) {
-        return load_fail(l, &array_at, IMP_ERR_FILE, "must be an array");
-    }
-    if (object && !yyjson_is_obj(object)) {
-        return load_fail(l, &config_at, IMP_ERR_FILE, "must be an object");
-    }
-    size_t room = yyjson_arr_size(array) + yyjson_obj_size(object);
-    if (room > CAP_ADDED_TOKENS) {
-        return load_fail(l, &array_at, IMP_ERR_FILE, "%zu tokens are over the limit", room);
-    }
-    *list = mem_zero(room, sizeof **list);
-    int rc = list_added(l, array, &array_at, *list, count);
-    if (rc == 0) rc = list_configured(l, object, &config_at, *list, count);
-    return rc;
-}
-
-/* What is looked for in normalized text, and what the decoder is given back. */
-static void normalize_added(struct loader *l) {
-    struct tokenizer *t = l->t;
-    struct normalize_scratch scratch = {0};
-    struct regex_scratch regex;
-    regex_scratch_init(&regex);
-    bool words = false;
-    for (size_t i = 0; i < t->added_count; i++) {
-        struct added_token *added = &t->added[i];
-        words |= added->single_word;
-        if (added->normalized && t->normalizer.count > 0) {
-            struct slice text = added->content;
-            normalize_run(&t->normalizer, &scratch, &regex, &text, NULL);
-            added->match = load_copy(l, text);
-            t->tokens[added->id].decoded = added->match;
-        }
-        t->normalized_special |= added->normalized && added->special;
-    }
-    for (size_t i = 0; i < t->added_count; i++) {
-        struct token *token = &t->tokens[t->added[i].id];
-        const int64_t *named = map_find(&t->added_ids, token->decoded);
-        token->skipped = named && t->added[*named].special;
-    }
-    regex_scratch_free(&regex);
-    normalize_scratch_free(&scratch);
-    if (words) t->word = regex_word_new();
-    added_set_build(&t->raw_set, t->added, t->added_count, false);
-    added_set_build(&t->normalized_set, t->added, t->added_count, true);
 }
 
 /* ---- post-processor ---- */
@@ -443,7 +293,7 @@ static int special_ids(struct loader *l, yyjson_val *specials, yyjson_val *piece
     yyjson_val *value;
     yyjson_arr_foreach(ids, i, n, value) {
         int64_t id;
-        if (!id_of(value, &id) || id >= l->t->size || l->t->tokens[id].content.data == NULL) {
+        if (!load_id(value, &id) || id >= l->t->size || l->t->tokens[id].content.data == NULL) {
             return load_fail(l, at, IMP_ERR_FILE, "has an id that does not exist");
         }
         ids_add(out, (int32_t)id);
@@ -458,7 +308,8 @@ static void ids_append(struct ids *to, const struct ids *from) {
 static int load_template(struct loader *l, yyjson_val *value, const struct json_at *at) {
     static const char *const known[] = {"type", "single", "pair", "special_tokens", NULL};
     struct ids parts[2] = {{0}}; /* before and behind the sequence */
-    yyjson_val *single = field(value, "single"), *specials = field(value, "special_tokens"), *piece;
+    yyjson_val *single = load_field(value, "single"),
+               *specials = load_field(value, "special_tokens"), *piece;
     const struct json_at single_at = {.up = at, .key = "single"};
     int sequences = 0;
     size_t i, n;
@@ -507,7 +358,7 @@ static int load_post(struct loader *l, yyjson_val *value, const struct json_at *
         return load_fail(l, AT(at, "type"), IMP_ERR_UNSUPPORTED, "%.*s is not supported",
                          (int)(type.size < 60 ? type.size : 60), type.data);
     }
-    yyjson_val *list = field(value, "processors"), *item;
+    yyjson_val *list = load_field(value, "processors"), *item;
     const struct json_at list_at = {.up = at, .key = "processors"};
     if (!yyjson_is_arr(list)) return load_fail(l, &list_at, IMP_ERR_FILE, "must be an array");
     size_t i, n;
@@ -523,7 +374,7 @@ static int load_post(struct loader *l, yyjson_val *value, const struct json_at *
 static int allocate_tokens(struct loader *l, int64_t max_id, size_t count) {
     /* Ids without a token are tolerated, but not so many that a small file takes much memory. */
     if ((uint64_t)max_id >= 2 * (uint64_t)count + 65536) {
-        return load_fail(l, &root_at, IMP_ERR_FILE, "%zu tokens with ids up to %lld", count,
+        return load_fail(l, &load_root_at, IMP_ERR_FILE, "%zu tokens with ids up to %lld", count,
                          (long long)max_id);
     }
     l->t->size = (int32_t)max_id + 1;
@@ -532,57 +383,51 @@ static int allocate_tokens(struct loader *l, int64_t max_id, size_t count) {
 }
 
 static int load_tokens(struct loader *l, yyjson_val *root, yyjson_val *model, yyjson_val *config) {
-    struct tokenizer *t = l->t;
-    const struct json_at model_at = {.up = &root_at, .key = "model"};
+    const struct json_at model_at = {.up = &load_root_at, .key = "model"};
     const struct json_at vocab_at = {.up = &model_at, .key = "vocab"};
-    yyjson_val *vocab = field(model, "vocab");
+    yyjson_val *vocab = load_field(model, "vocab");
     struct added_source *list = NULL;
     size_t count = 0;
     int64_t max_id = 0;
     int rc = check_vocab(l, vocab, &vocab_at, &max_id);
-    if (rc == 0) rc = list_all_added(l, root, config, &list, &count);
+    if (rc == 0) rc = added_list(l, root, config, &list, &count);
     for (size_t i = 0; rc == 0 && i < count; i++) {
         if (list[i].id > max_id) max_id = list[i].id;
     }
     if (rc == 0) rc = allocate_tokens(l, max_id, yyjson_obj_size(vocab) + count);
     if (rc == 0) rc = add_vocab(l, vocab, &vocab_at);
-    t->added = mem_zero(count, sizeof *t->added);
-    map_init(&t->added_ids, count);
-    for (size_t i = 0; rc == 0 && i < count; i++) {
-        struct added_token added = {0};
-        rc = read_added(l, &list[i], &added);
-        if (rc == 0) rc = place_added(l, &list[i], &added);
-    }
+    if (rc == 0) rc = added_place(l, list, count);
     free(list);
     return rc;
 }
 
 static int load_root(struct loader *l, yyjson_val *root, yyjson_val *config) {
-    static const char *const known[] = {"version",        "truncation",    "padding",
-                                        "added_tokens",   "normalizer",    "pre_tokenizer",
-                                        "post_processor", "decoder",       "model", NULL};
-    const struct json_at model_at = {.up = &root_at, .key = "model"};
+    static const char *const known[] = {
+        "version",       "truncation",     "padding", "added_tokens", "normalizer",
+        "pre_tokenizer", "post_processor", "decoder", "model",        NULL};
+    const struct json_at model_at = {.up = &load_root_at, .key = "model"};
     const struct json_at merges_at = {.up = &model_at, .key = "merges"};
-    const struct json_at post_at = {.up = &root_at, .key = "post_processor"};
+    const struct json_at post_at = {.up = &load_root_at, .key = "post_processor"};
     struct slice version = slice_of("1.0");
-    int rc = load_known_keys(l, root, &root_at, known);
-    if (rc == 0) rc = load_text(l, root, &root_at, "version", &version);
+    int rc = load_known_keys(l, root, &load_root_at, known);
+    if (rc == 0) rc = load_text(l, root, &load_root_at, "version", &version);
     if (rc == 0 && !slice_equal(version, slice_of("1.0"))) {
-        rc = load_fail(l, AT(&root_at, "version"), IMP_ERR_UNSUPPORTED, "only 1.0 is supported");
+        rc = load_fail(l, AT(&load_root_at, "version"), IMP_ERR_UNSUPPORTED,
+                       "only 1.0 is supported");
     }
-    yyjson_val *model = field(root, "model");
+    yyjson_val *model = load_field(root, "model");
     if (rc == 0 && model == NULL) rc = load_fail(l, &model_at, IMP_ERR_FILE, "is missing");
     if (rc == 0) rc = load_model_options(l, model, &model_at);
     if (rc == 0) rc = load_tokens(l, root, model, config);
     if (rc < 0) return rc;
     index_bytes(l->t);
-    rc = load_merges(l, field(model, "merges"), &merges_at);
-    if (rc == 0) rc = load_normalizer(l, field(root, "normalizer"));
-    if (rc == 0) rc = load_pretok(l, field(root, "pre_tokenizer"));
+    rc = load_merges(l, load_field(model, "merges"), &merges_at);
+    if (rc == 0) rc = load_normalizer(l, load_field(root, "normalizer"));
+    if (rc == 0) rc = load_pretok(l, load_field(root, "pre_tokenizer"));
     if (rc == 0) rc = load_unknown(l, model, &model_at);
-    if (rc == 0) rc = load_decoder(l, field(root, "decoder"));
-    if (rc == 0) rc = load_post(l, field(root, "post_processor"), &post_at, 0);
-    if (rc == 0) normalize_added(l);
+    if (rc == 0) rc = load_decoder(l, load_field(root, "decoder"));
+    if (rc == 0) rc = load_post(l, load_field(root, "post_processor"), &post_at, 0);
+    if (rc == 0) added_finish(l);
     return rc;
 }
 

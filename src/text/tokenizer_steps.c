@@ -6,10 +6,6 @@
 #include "base/json.h"
 #include "text/tokenizer_internal.h"
 
-#define AT(parent, name) (&(struct json_at){.up = (parent), .key = (name)})
-
-static const struct json_at root_at = {.key = "$"};
-
 #define GPT2_PATTERN                                                                               \
     "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define LLAMA3_PATTERN                                                                             \
@@ -161,11 +157,16 @@ static int normalizer_item(struct chain *c, yyjson_val *value, const struct json
         enum normalize_kind kind;
         size_t growth;
     } kinds[] = {
-        {"NFC", NORMALIZE_NFC, 3},         {"NFD", NORMALIZE_NFD, 4},
-        {"NFKC", NORMALIZE_NFKC, 11},      {"NFKD", NORMALIZE_NFKD, 11},
-        {"Replace", NORMALIZE_REPLACE, 1}, {"Prepend", NORMALIZE_PREPEND, 1},
-        {"Strip", NORMALIZE_STRIP, 1},     {"Lowercase", NORMALIZE_LOWERCASE, 2},
-        {"Nmt", NORMALIZE_NMT, 1},         {"StripAccents", NORMALIZE_STRIP_ACCENTS, 1},
+        {"NFC", NORMALIZE_NFC, 3},
+        {"NFD", NORMALIZE_NFD, 4},
+        {"NFKC", NORMALIZE_NFKC, 11},
+        {"NFKD", NORMALIZE_NFKD, 11},
+        {"Replace", NORMALIZE_REPLACE, 1},
+        {"Prepend", NORMALIZE_PREPEND, 1},
+        {"Strip", NORMALIZE_STRIP, 1},
+        {"Lowercase", NORMALIZE_LOWERCASE, 2},
+        {"Nmt", NORMALIZE_NMT, 1},
+        {"StripAccents", NORMALIZE_STRIP_ACCENTS, 1},
         {"ByteLevel", NORMALIZE_BYTE_LEVEL, 2},
     };
     static const char *const type_alone[] = {"type", NULL};
@@ -190,7 +191,7 @@ static int normalizer_item(struct chain *c, yyjson_val *value, const struct json
 
 int load_normalizer(struct loader *l, yyjson_val *value) {
     struct chain c = {.l = l, .growth = 1};
-    return value ? normalizer_item(&c, value, AT(&root_at, "normalizer")) : 0;
+    return value ? normalizer_item(&c, value, AT(&load_root_at, "normalizer")) : 0;
 }
 
 /* ---- pre-tokenizers ---- */
@@ -291,8 +292,7 @@ static int load_scheme(struct loader *l, yyjson_val *value, const struct json_at
     }
     if (!prefix && yyjson_get_type(yyjson_obj_get(value, "prepend_scheme")) == YYJSON_TYPE_STR &&
         !is(*scheme, "never")) {
-        return load_fail(l, AT(at, "add_prefix_space"), IMP_ERR_FILE,
-                         "contradicts prepend_scheme");
+        return load_fail(l, AT(at, "add_prefix_space"), IMP_ERR_FILE, "contradicts prepend_scheme");
     }
     if (!prefix) *scheme = slice_of("never");
     return 0;
@@ -320,8 +320,8 @@ static int pretok_metaspace(struct chain *c, yyjson_val *value, const struct jso
 /* The ones with at most one field. */
 static int pretok_small(struct chain *c, yyjson_val *value, const struct json_at *at,
                         struct slice type) {
-    static const char *const known[] = {"type",      "individual_digits", "behavior",
-                                        "delimiter", "length",            NULL};
+    static const char *const known[] = {
+        "type", "individual_digits", "behavior", "delimiter", "length", NULL};
     struct pretok_step step = {0};
     bool individual = false;
     int rc = load_known_keys(c->l, value, at, known);
@@ -348,8 +348,8 @@ static int pretok_small(struct chain *c, yyjson_val *value, const struct json_at
             rc = load_fail(c->l, AT(at, "length"), IMP_ERR_FILE, "must not be 0");
         }
     } else if (is(type, "BertPreTokenizer")) {
-        rc = pretok_add(
-            c, at, (struct pretok_step){.kind = PRETOK_SPACE, .behaviour = PRETOK_REMOVED});
+        rc = pretok_add(c, at,
+                        (struct pretok_step){.kind = PRETOK_SPACE, .behaviour = PRETOK_REMOVED});
         step.kind = PRETOK_PUNCTUATION;
     } else {
         return unsupported(c->l, at, type);
@@ -368,7 +368,7 @@ static int pretok_item(struct chain *c, yyjson_val *value, const struct json_at 
     if (is(type, "Whitespace")) {
         struct pretok_step step = {
             .kind = PRETOK_PATTERN, .behaviour = PRETOK_REMOVED, .invert = true};
-        step.pattern = own_pattern("\\w+|[^\\w\\s]+");
+        step.pattern = regex_word_new(true);
         return pretok_add(c, at, step);
     }
     return pretok_small(c, value, at, type);
@@ -377,7 +377,7 @@ static int pretok_item(struct chain *c, yyjson_val *value, const struct json_at 
 int load_pretok(struct loader *l, yyjson_val *value) {
     struct chain c = {.l = l, .growth = 1};
     struct pretok *p = &l->t->pretok;
-    int rc = value ? pretok_item(&c, value, AT(&root_at, "pre_tokenizer")) : 0;
+    int rc = value ? pretok_item(&c, value, AT(&load_root_at, "pre_tokenizer")) : 0;
     if (rc < 0) return rc;
     p->raw = p->count > 0 && p->steps[p->count - 1].kind == PRETOK_BYTES;
     if (p->raw) p->count--;
@@ -431,10 +431,14 @@ static int decoder_fill(struct chain *c, yyjson_val *value, const struct json_at
                                              "use_regex", NULL};
     bool bytes = step->kind == DECODE_BYTE_LEVEL, fallback = step->kind == DECODE_BYTE_FALLBACK;
     switch (step->kind) {
-    case DECODE_REPLACE: return decoder_replace(c, value, at, step);
-    case DECODE_STRIP: return decoder_strip(c, value, at, step);
-    case DECODE_METASPACE: return decoder_metaspace(c, value, at, step);
-    default: break;
+    case DECODE_REPLACE:
+        return decoder_replace(c, value, at, step);
+    case DECODE_STRIP:
+        return decoder_strip(c, value, at, step);
+    case DECODE_METASPACE:
+        return decoder_metaspace(c, value, at, step);
+    default:
+        break;
     }
     if (c->fused && (bytes || fallback)) {
         return load_fail(c->l, at, IMP_ERR_UNSUPPORTED, "it stands behind Fuse or ByteLevel");
@@ -469,7 +473,7 @@ static int decoder_item(struct chain *c, yyjson_val *value, const struct json_at
 
 int load_decoder(struct loader *l, yyjson_val *value) {
     struct chain c = {.l = l, .growth = 1};
-    if (value) return decoder_item(&c, value, AT(&root_at, "decoder"));
+    if (value) return decoder_item(&c, value, AT(&load_root_at, "decoder"));
     l->t->decoder.steps[0] = (struct decode_step){.kind = DECODE_JOIN};
     l->t->decoder.count = 1;
     return 0;

@@ -10,18 +10,42 @@ bool unicode_is_space(uint32_t c) {
            c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
+static bool is_newer(uint32_t c, char major) {
+    for (size_t i = 0; i < unicode_newer_count; i++) {
+        const struct unicode_range *r = &unicode_newer_ranges[i];
+        if (r->category[0] == major && c >= r->low && c <= r->high) return true;
+    }
+    return false;
+}
+
 bool unicode_is_numeric(uint32_t c) {
     if (c < 0x80) return c >= '0' && c <= '9';
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    if (k == UTF8PROC_CATEGORY_CN) { /* the two ranges: Unicode 17, which Rust knows */
+        return is_newer(c, 'N') || (c >= 0x11de0 && c <= 0x11de9) || (c >= 0x16ff4 && c <= 0x16ff6);
+    }
     return k == UTF8PROC_CATEGORY_ND || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
 }
 
-bool unicode_is_punctuation(uint32_t c) {
-    if (c < 0x80) {
-        return c > ' ' && c < 0x7f && !(c >= '0' && c <= '9') && !((c | 32) >= 'a' && (c | 32) <= 'z');
+static bool in_ranges(const uint32_t (*ranges)[2], size_t count, uint32_t c) {
+    size_t low = 0, high = count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        if (c > ranges[middle][1]) {
+            low = middle + 1;
+        } else {
+            high = middle;
+        }
     }
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return k >= UTF8PROC_CATEGORY_PC && k <= UTF8PROC_CATEGORY_PO;
+    return low < count && c >= ranges[low][0];
+}
+
+bool unicode_is_punctuation(uint32_t c) {
+    return in_ranges(unicode_punctuation_ranges, unicode_punctuation_count, c);
+}
+
+bool unicode_is_inert(uint32_t c) {
+    return in_ranges(unicode_inert_ranges, unicode_inert_count, c);
 }
 
 bool unicode_is_mark(uint32_t c) {
