@@ -2,15 +2,87 @@
 BUILD ?= build
 JOBS ?= $(shell nproc)
 CMAKE_FLAGS ?=
+NVCC ?= $(firstword $(shell command -v nvcc) $(wildcard /usr/local/cuda/bin/nvcc))
+CLANG ?= $(firstword $(shell command -v clang-14 clang-19 clang-18 clang))
+FUZZ_SECONDS ?= 20
+MODEL ?= models/smollm2-nvfp4
+PYTHON = build/venv/bin/python
+export IMP_BIN ?= $(CURDIR)/$(BUILD)/imp
+
+CONFIGURE = cmake -S . -DCMAKE_COLOR_DIAGNOSTICS=OFF
+PYTEST_FOLDERS = $(wildcard tests/python tests/cli)
 
 all:
-	@cmake -S . -B $(BUILD) $(CMAKE_FLAGS) >/dev/null
+	@$(CONFIGURE) -B $(BUILD) $(CMAKE_FLAGS) >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS) --target imp
+
+cuda:
+	@test -d src/backend/cuda || { echo "make cuda: imp has no CUDA backend yet" >&2; exit 1; }
+	@$(CONFIGURE) -B $(BUILD) -DIMP_CUDA=ON $(CMAKE_FLAGS) >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS) --target imp imp_cuda
+
+# The programs of tests/unit and tests/op through ctest, then what drives the binary from Python.
+# Results stay in build/reports for .ci/run to count.
+test:
+	@test -x $(PYTHON) || { echo "make test: first run scripts/bootstrap.sh --test" >&2; exit 1; }
+	@$(CONFIGURE) -B $(BUILD) -DIMP_TESTS=ON $(CMAKE_FLAGS) >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS)
+	@mkdir -p build/reports && rm -f build/reports/pytest.xml
+	@rc=0; ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS) || rc=1; \
+	if [ -n "$(PYTEST_FOLDERS)" ]; then $(PYTHON) -m pytest -q -p no:cacheprovider \
+		--junit-xml=build/reports/pytest.xml $(PYTEST_FOLDERS) || rc=1; fi; exit $$rc
 
-test: all
-	@ctest --test-dir $(BUILD) --output-on-failure -j $(JOBS)
+bench: all
+	build/imp bench $(MODEL) -p 512 -n 128 -b 1
 
+lint:
+	@scripts/lint
+
+# The unit and op tests again under AddressSanitizer and UBSan, and under ThreadSanitizer.
+san:
+	@$(CONFIGURE) -B build-san -DIMP_SANITIZE=address,undefined $(CMAKE_FLAGS) >/dev/null
+	@cmake --build build-san -j $(JOBS)
+	@ctest --test-dir build-san --output-on-failure -j $(JOBS)
+
+# setarch -R: where mmap_rnd_bits is 32 the runtimes of gcc 12 and clang 14 cannot place their shadow.
+tsan:
+	@$(CONFIGURE) -B build-tsan -DIMP_SANITIZE=thread $(CMAKE_FLAGS) >/dev/null
+	@cmake --build build-tsan -j $(JOBS)
+	@setarch -R true 2>/dev/null && fixed="setarch -R" || fixed=""; \
+	$$fixed ctest --test-dir build-tsan --output-on-failure -j $(JOBS)
+
+# Every target of tests/fuzz for FUZZ_SECONDS, from the seeds in tests/fuzz/corpus/NAME.
+fuzz:
+	@test -n "$(CLANG)" || { echo "make fuzz: no clang; scripts/bootstrap.sh --lint" >&2; exit 1; }
+	@test -n "$(wildcard tests/fuzz/*.c)" || { echo "make fuzz: no target in tests/fuzz" >&2; exit 1; }
+	@$(CONFIGURE) -B build-fuzz -DCMAKE_C_COMPILER=$(CLANG) -DIMP_FUZZ=ON -DIMP_TESTS=OFF \
+		-DIMP_SANITIZE=address,undefined $(CMAKE_FLAGS) >/dev/null
+	@cmake --build build-fuzz -j $(JOBS)
+	@scripts/run_fuzz build-fuzz $(FUZZ_SECONDS)
+
+# The number formats compiled for the GPUs whose instructions differ; nothing runs.
+cuda-check:
+	@test -n "$(NVCC)" || { echo "make cuda-check: no nvcc here" >&2; exit 1; }
+	@mkdir -p build/cuda-check
+	@for arch in sm_90a sm_120a; do echo "nvcc -arch=$$arch tests/unit/fp_device.cu"; \
+	$(NVCC) -arch=$$arch -std=c++17 -Isrc -Iinclude -Werror all-warnings \
+		-Xcompiler -Wall,-Wextra,-Werror -c tests/unit/fp_device.cu \
+		-o build/cuda-check/$$arch.o || exit 1; done
+
+# Remake the stored vectors, or compare live, with PyPI's torch and transformers (gigabytes).
+golden oracle:
+	@test -x tests/golden/$@ || { echo "make $@: there is no tests/golden/$@" >&2; exit 1; }
+	@tests/golden/$@
+
+gpu-test:
+	@test -d src/backend/cuda || { echo "make gpu-test: imp has no CUDA backend yet" >&2; exit 1; }
+	@$(CONFIGURE) -B $(BUILD) -DIMP_CUDA=ON $(CMAKE_FLAGS) >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS)
+	@ctest --test-dir $(BUILD) --output-on-failure -L gpu
+
+# Leaves what was downloaded: build/venv and build/deps.
 clean:
-	rm -rf $(BUILD)/CMakeCache.txt $(BUILD)/CMakeFiles
+	rm -rf build-san build-tsan build-fuzz build-analyzer
+	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name venv ! -name deps -exec rm -rf {} +
 
-.PHONY: all test clean
+.PHONY: all cuda test bench lint san tsan fuzz cuda-check golden oracle gpu-test clean
