@@ -1,12 +1,10 @@
 /* Linear, written against simd_*.h: included once by every kernels_*.c.
  *
- * One row of x: codes are expanded in registers, LINEAR_ROW_VECTORS vectors of outputs at a time,
- * and the weights stream from memory. More rows: a panel of K is expanded to pair vectors in the
- * thread's scratch, then taken by tiles of rows by vectors; accumulators wait in scratch between
- * panels. Both do the same operations on an output in the same order:
- *     for each segment: sum = +0; for each pair of K: sum = pair_dot(sum, w, x)
- *                       acc = fma(sum, scale, acc)
- *     y = fma(acc, multiplier, bias)
+ * Few rows of x: codes are expanded in registers, some vectors of outputs at a time, and the
+ * weights stream from memory. More rows: a panel of K is expanded to pair vectors in the thread's
+ * scratch, then taken by tiles of rows by vectors; accumulators wait in scratch between panels.
+ * Both do the same operations on an output in the same order: for each segment: sum = +0; for each
+ * pair of K: sum = pair_dot(sum, w, x) acc = fma(sum, scale, acc) y = fma(acc, multiplier, bias)
  * PACK_F32 and PACK_F16 have fma(w, x, sum) for each k in place of pairs. */
 #include <string.h>
 
@@ -15,6 +13,9 @@
 
 #define INLINE        static inline __attribute__((always_inline))
 #define BLOCK_VECTORS (BLOCK_ROWS / SIMD_LANES)
+
+/* Rows of x that share codes expanded in registers, and the most rows done that way. */
+enum { FEW_ROWS = SIMD_LANES == 16 ? 4 : 2, FEW_ROWS_LIMIT = 2 * FEW_ROWS };
 
 static const float ONES[BLOCK_ROWS] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
 
@@ -54,39 +55,43 @@ static void finish_block(const struct linear_task *task, int64_t block, int row,
     if (tail_bytes) memcpy(y, tail, tail_bytes);
 }
 
-/* ---- one row ---- */
+/* ---- few rows ---- */
 
-/* n vectors of accumulators for the task's only row; `first` counts vectors from the part's start.
- * n and kind are constants where this is expanded. */
-INLINE void row_vectors(enum pack_kind kind, int n, const struct linear_task *task, int64_t first,
-                        float *out) {
+/* Accumulators of r rows from `row` by n vectors from `first`, counted from the part's start;
+ * out[r, out_stride]. kind, n and r are constants where this is expanded. */
+INLINE void few_vectors(enum pack_kind kind, int n, int r, const struct linear_task *task,
+                        int64_t first, int row, float *out, int out_stride) {
     const struct fast_part *part = task->part;
     const int per_word = pairs_per_word(kind);
     const uint8_t *codes[LINEAR_ROW_VECTORS], *scales[LINEAR_ROW_VECTORS];
-    vf acc[LINEAR_ROW_VECTORS], sum[LINEAR_ROW_VECTORS];
+    vf acc[FEW_ROWS][LINEAR_ROW_VECTORS], sum[FEW_ROWS][LINEAR_ROW_VECTORS];
     for (int i = 0; i < n; i++) {
         const uint8_t *data = block_data(part, (first + i) / BLOCK_VECTORS);
         int64_t lane = (first + i) % BLOCK_VECTORS * SIMD_LANES;
         codes[i] = data + lane * 4;
         scales[i] = data + part->scale_offset + (kind == PACK_FP8 ? lane * 4 : lane);
-        acc[i] = vf_zero();
+        for (int j = 0; j < r; j++) acc[j][i] = vf_zero();
     }
     const int64_t words = part->cols / (2 * per_word);
     int64_t per_segment = part->segment_cols / (2 * per_word), word = 0;
     if (kind == PACK_NVFP4) per_segment = 2;
     if (kind == PACK_MXFP4) per_segment = 4;
-    const uint16_t *x = task->x;
+    const uint16_t *x = task->x + row * task->x_stride;
     for (int64_t s = 0; s < part->segments; s++) {
         int64_t end = word + per_segment;
         if ((kind == PACK_FP8 || kind == PACK_BF16) && end > words) end = words;
-        for (int i = 0; i < n; i++) sum[i] = vf_zero();
+        for (int j = 0; j < r; j++)
+            for (int i = 0; i < n; i++) sum[j][i] = vf_zero();
         for (; word < end; word++) {
             vu w[LINEAR_ROW_VECTORS];
             for (int i = 0; i < n; i++) w[i] = vu_load(codes[i] + word * BLOCK_ROWS * 4);
             for (int p = 0; p < per_word; p++, x += 2) {
-                vu pair = vu_set1(load_pair(x));
-                for (int i = 0; i < n; i++)
-                    sum[i] = pair_dot(sum[i], word_pair(kind, w[i], p), pair);
+                vu v[LINEAR_ROW_VECTORS];
+                for (int i = 0; i < n; i++) v[i] = word_pair(kind, w[i], p);
+                for (int j = 0; j < r; j++) {
+                    vu pair = vu_set1(load_pair(x + j * task->x_stride));
+                    for (int i = 0; i < n; i++) sum[j][i] = pair_dot(sum[j][i], v[i], pair);
+                }
             }
         }
         for (int i = 0; i < n; i++) {
@@ -95,48 +100,64 @@ INLINE void row_vectors(enum pack_kind kind, int n, const struct linear_task *ta
             if (kind == PACK_MXFP4) scale = e8m0_scales(scales[i] + s * BLOCK_ROWS);
             if (kind == PACK_FP8)
                 scale = vf_load((const float *)(const void *)scales[i] + s * part->scale_stride);
-            acc[i] = vf_fma(sum[i], scale, acc[i]);
+            for (int j = 0; j < r; j++) acc[j][i] = vf_fma(sum[j][i], scale, acc[j][i]);
         }
     }
-    for (int i = 0; i < n; i++) vf_store(out + i * SIMD_LANES, acc[i]);
+    for (int j = 0; j < r; j++)
+        for (int i = 0; i < n; i++) vf_store(out + j * out_stride + i * SIMD_LANES, acc[j][i]);
 }
 
-/* Blocks taken at once, and the vectors of one call: either divides the other. */
-enum {
-    ROW_GROUP_BLOCKS = LINEAR_ROW_VECTORS > BLOCK_VECTORS ? LINEAR_ROW_VECTORS / BLOCK_VECTORS : 1,
-    ROW_GROUP_VECTORS = ROW_GROUP_BLOCKS * BLOCK_VECTORS,
-    ROW_TAIL_VECTORS = LINEAR_ROW_VECTORS > BLOCK_VECTORS ? BLOCK_VECTORS : LINEAR_ROW_VECTORS,
-};
-
-INLINE void linear_row(enum pack_kind kind, const struct linear_task *task) {
+INLINE void few_blocks(enum pack_kind kind, int n, int r, const struct linear_task *task,
+                       int64_t block, int blocks, int row) {
     float *acc = (float *)(void *)task->scratch;
-    int64_t block = task->block_first, end = block + task->block_count;
-    while (block < end) {
-        int blocks = end - block >= ROW_GROUP_BLOCKS ? ROW_GROUP_BLOCKS : 1;
-        int64_t first = block * BLOCK_VECTORS;
-        if (blocks == ROW_GROUP_BLOCKS) {
-            for (int i = 0; i < ROW_GROUP_VECTORS; i += LINEAR_ROW_VECTORS)
-                row_vectors(kind, LINEAR_ROW_VECTORS, task, first + i, acc + i * SIMD_LANES);
-        } else {
-            for (int i = 0; i < BLOCK_VECTORS; i += ROW_TAIL_VECTORS)
-                row_vectors(kind, ROW_TAIL_VECTORS, task, first + i, acc + i * SIMD_LANES);
-        }
-        for (int i = 0; i < blocks; i++) finish_block(task, block + i, 0, acc + i * BLOCK_ROWS);
-        block += blocks;
+    const int stride = blocks * BLOCK_ROWS;
+    for (int i = 0; i < blocks * BLOCK_VECTORS; i += n) {
+        few_vectors(kind, n, r, task, block * BLOCK_VECTORS + i, row, acc + i * SIMD_LANES, stride);
+    }
+    for (int j = 0; j < r; j++) {
+        for (int i = 0; i < blocks; i++)
+            finish_block(task, block + i, row + j, acc + j * stride + i * BLOCK_ROWS);
     }
 }
 
-static void row_nvfp4(const struct linear_task *task) {
-    linear_row(PACK_NVFP4, task);
+/* All blocks of the task for r rows, n vectors at a time: whole blocks of them, or part of one. */
+INLINE void few_rows(enum pack_kind kind, int n, int r, const struct linear_task *task, int row) {
+    const int group = n > BLOCK_VECTORS ? n / BLOCK_VECTORS : 1;
+    int64_t block = task->block_first, end = block + task->block_count;
+    for (; block + group <= end; block += group) few_blocks(kind, n, r, task, block, group, row);
+    for (; block < end; block++)
+        few_blocks(kind, n > BLOCK_VECTORS ? BLOCK_VECTORS : n, r, task, block, 1, row);
 }
-static void row_mxfp4(const struct linear_task *task) {
-    linear_row(PACK_MXFP4, task);
+
+INLINE void linear_few(enum pack_kind kind, const struct linear_task *task) {
+    int row = 0;
+    for (; row + FEW_ROWS <= task->rows; row += FEW_ROWS)
+        few_rows(kind, LINEAR_TILE_VECTORS, FEW_ROWS, task, row);
+    switch (task->rows - row) {
+    case 3:
+        few_rows(kind, LINEAR_TILE_VECTORS, FEW_ROWS < 3 ? 1 : 3, task, row);
+        break;
+    case 2:
+        few_rows(kind, LINEAR_TILE_VECTORS, FEW_ROWS < 2 ? 1 : 2, task, row);
+        break;
+    case 1:
+        few_rows(kind, LINEAR_ROW_VECTORS, 1, task, row);
+        break;
+    }
 }
-static void row_fp8(const struct linear_task *task) {
-    linear_row(PACK_FP8, task);
+
+static void few_nvfp4(const struct linear_task *task) {
+    linear_few(PACK_NVFP4, task);
 }
-static void row_bf16(const struct linear_task *task) {
-    linear_row(PACK_BF16, task);
+static void few_mxfp4(const struct linear_task *task) {
+    linear_few(PACK_MXFP4, task);
+}
+static void few_fp8(const struct linear_task *task) {
+    linear_few(PACK_FP8, task);
+}
+/* More rows of BF16 have nothing to expand: the tiles below read the packed weights. */
+static void one_bf16(const struct linear_task *task) {
+    few_rows(PACK_BF16, LINEAR_ROW_VECTORS, 1, task, 0);
 }
 
 /* ---- more rows ---- */
@@ -318,14 +339,30 @@ static void linear_rows(const struct linear_task *task, int64_t block, int block
     }
 }
 
-static void kernel_linear(const struct linear_task *task) {
-    static void (*const one_row[])(const struct linear_task *) = {
-        [PACK_NVFP4] = row_nvfp4, [PACK_MXFP4] = row_mxfp4, [PACK_FP8] = row_fp8,
-        [PACK_BF16] = row_bf16,   [PACK_F16] = NULL,        [PACK_F32] = NULL};
-    if (task->rows == 1 && one_row[task->part->kind]) {
-        one_row[task->part->kind](task);
-        return;
+static bool linear_by_few(const struct linear_task *task) {
+    if (task->rows > (task->part->kind == PACK_BF16 ? 1 : FEW_ROWS_LIMIT)) return false;
+    switch (task->part->kind) {
+    case PACK_NVFP4:
+        few_nvfp4(task);
+        return true;
+    case PACK_MXFP4:
+        few_mxfp4(task);
+        return true;
+    case PACK_FP8:
+        few_fp8(task);
+        return true;
+    case PACK_BF16:
+        one_bf16(task);
+        return true;
+    case PACK_F16:
+    case PACK_F32:
+        break;
     }
+    return false;
+}
+
+static void kernel_linear(const struct linear_task *task) {
+    if (linear_by_few(task)) return;
     int64_t end = task->block_first + task->block_count;
     for (int64_t block = task->block_first; block < end; block += LINEAR_WIDE_BLOCKS) {
         int64_t blocks = end - block < LINEAR_WIDE_BLOCKS ? end - block : LINEAR_WIDE_BLOCKS;
