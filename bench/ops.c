@@ -206,6 +206,8 @@ static void model_time(struct backend *be, struct bench_model *m, int rows, int 
     }
     printf("model, %3d row%s at %3d: best step %8.3f ms, %7.1f tok/s;", rows, rows == 1 ? " " : "s",
            start, total, rows / total * 1e3);
+    for (int i = 0; i < TIMES; i++) printf(" %s %.3f", TIME_NAMES[i], best[i]);
+    printf("\n");
 }
 
 int main(int argc, char **argv) {
