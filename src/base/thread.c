@@ -17,6 +17,8 @@
 /* Turns of the spin loop before sleeping: some 20 us, longer than the gap between two ops. */
 enum { SPIN_TURNS = 4000 };
 
+#define GATE_OPEN 0x80000000u
+
 struct worker {
     struct pool *pool;
     pthread_t thread;
@@ -32,7 +34,10 @@ struct pool {
     /* Each on a line of its own: they are written by different threads at once. */
     _Alignas(64) atomic_uint epoch; /* a new value is a new loop; futex word of the workers */
     _Alignas(64) atomic_int next_task;
-    _Alignas(64) atomic_uint running; /* workers still in the loop; futex word of the caller */
+    /* GATE_OPEN, and how many workers are inside; futex word of the caller. A worker that comes
+     * late finds the gate shut: the caller never waits for one that has not begun, which on a busy
+     * machine is what a loop of microseconds would mostly wait for. */
+    _Alignas(64) atomic_uint gate;
     _Alignas(64) atomic_int sleepers;
     atomic_int caller_sleeps;
     bool stop;
@@ -76,6 +81,14 @@ static unsigned wait_for_epoch(struct pool *pool, unsigned seen) {
     return now;
 }
 
+static bool enter_gate(struct pool *pool) {
+    unsigned gate = atomic_load_explicit(&pool->gate, memory_order_relaxed);
+    while (gate & GATE_OPEN) {
+        if (atomic_compare_exchange_weak(&pool->gate, &gate, gate + 1)) return true;
+    }
+    return false;
+}
+
 static void *worker_main(void *arg) {
     struct worker *worker = arg;
     struct pool *pool = worker->pool;
@@ -83,9 +96,10 @@ static void *worker_main(void *arg) {
     for (;;) {
         seen = wait_for_epoch(pool, seen);
         if (pool->stop) return NULL;
+        if (!enter_gate(pool)) continue;
         run_tasks(pool, worker->index);
-        if (atomic_fetch_sub(&pool->running, 1) == 1 && atomic_load(&pool->caller_sleeps))
-            futex_wake_all(&pool->running);
+        if (atomic_fetch_sub(&pool->gate, 1) == 1 && atomic_load(&pool->caller_sleeps))
+            futex_wake_all(&pool->gate);
     }
 }
 
@@ -138,16 +152,17 @@ void pool_run(struct pool *pool, pool_fn fn, void *ctx, int tasks) {
     pool->ctx = ctx;
     pool->tasks = tasks;
     atomic_store_explicit(&pool->next_task, 0, memory_order_relaxed);
-    atomic_store(&pool->running, (unsigned)pool->threads - 1);
+    atomic_store(&pool->gate, GATE_OPEN);
     start_epoch(pool);
     run_tasks(pool, 0);
+    atomic_fetch_and(&pool->gate, ~GATE_OPEN);
     for (int i = 0; i < SPIN_TURNS; i++) {
-        if (atomic_load_explicit(&pool->running, memory_order_acquire) == 0) return;
+        if (atomic_load_explicit(&pool->gate, memory_order_acquire) == 0) return;
         spin_pause();
     }
     atomic_store(&pool->caller_sleeps, 1);
-    unsigned left;
-    while ((left = atomic_load(&pool->running)) != 0) futex_wait(&pool->running, left);
+    unsigned inside;
+    while ((inside = atomic_load(&pool->gate)) != 0) futex_wait(&pool->gate, inside);
     atomic_store(&pool->caller_sleeps, 0);
 }
 

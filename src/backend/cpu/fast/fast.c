@@ -18,11 +18,10 @@ static size_t fast_kv_block_bytes(struct backend *be, int kv_heads, int head_dim
     return (size_t)kv_heads * (size_t)kv_head_stride(head_dim) * sizeof(uint16_t);
 }
 
-/* Of one thread: linear's panels, or attention's accumulators. */
+/* Of one thread: attention's accumulators. */
 static size_t scratch_stride(const struct step_limits *max) {
-    size_t attention = fast_attention_scratch(max->max_head_dim);
-    size_t bytes = attention > LINEAR_SCRATCH_BYTES ? attention : LINEAR_SCRATCH_BYTES;
-    return (bytes + ALIGN_BYTES - 1) / ALIGN_BYTES * ALIGN_BYTES;
+    return (fast_attention_scratch(max->max_head_dim) + ALIGN_BYTES - 1) / ALIGN_BYTES *
+           ALIGN_BYTES;
 }
 
 static size_t fast_scratch_bytes(struct backend *be, const struct step_limits *max) {

@@ -17,9 +17,7 @@
 
 enum {
     BLOCK_ROWS = 16,
-    /* Expanded weights of one panel of K stay in the first- and second-level cache. */
-    PANEL_COLS = 1024,
-    /* Rows of x that share one expansion of the weights. */
+    /* Rows of x that stay in the second-level cache while a task goes through its weights. */
     TILE_ROWS = 96,
     /* Query rows that attention takes through the KV blocks together. */
     ATTEND_ROWS = 8,
@@ -70,14 +68,7 @@ struct linear_task {
     int64_t y_stride; /* columns of the matrix */
     int rows;
     enum linear_mode mode;
-    uint8_t *scratch; /* LINEAR_SCRATCH_BYTES */
 };
-enum { LINEAR_WIDE_BLOCKS = 2 }; /* blocks expanded side by side */
-#define LINEAR_PANEL_BYTES ((size_t)PANEL_COLS * BLOCK_ROWS * sizeof(float))
-#define LINEAR_SCALE_BYTES ((size_t)PANEL_COLS / 4 * BLOCK_ROWS * sizeof(float))
-#define LINEAR_SCRATCH_BYTES                                                                       \
-    (LINEAR_WIDE_BLOCKS *                                                                          \
-     (LINEAR_PANEL_BYTES + LINEAR_SCALE_BYTES + (size_t)TILE_ROWS * BLOCK_ROWS * sizeof(float)))
 
 /* A query's online softmax. */
 struct attend_query {

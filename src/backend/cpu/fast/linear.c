@@ -15,6 +15,7 @@ struct linear_job {
 
 /* Blocks first .. last - 1 of the matrix, part by part. */
 static void linear_run(void *ctx, int index, int thread) {
+    (void)thread;
     const struct linear_job *job = ctx;
     const struct fast_matrix *m = (const struct fast_matrix *)job->op->matrix;
     const int64_t x_stride = act_stride(m->base.cols),
@@ -28,7 +29,6 @@ static void linear_run(void *ctx, int index, int thread) {
         .y_stride = m->base.rows,
         .rows = job->rows - row < job->tile_rows ? (int)(job->rows - row) : job->tile_rows,
         .mode = job->op->mode,
-        .scratch = job->fast->scratch + (size_t)thread * job->fast->scratch_stride,
     };
     for (int i = 0; i < m->count && first < last; i++) {
         task.part = &m->part[i];

@@ -1,0 +1,250 @@
+/* Times the ops of the CPU backend: the linears of tests/op/cases.h, and all ops of a model of
+ * SmolLM2-135M's shape in the order of a forward pass. A probe of read bandwidth runs before and
+ * after: two figures far apart mean that the machine was not ours alone.
+ *
+ *     bench_ops [threads [isa]] */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/thread.h"
+#include "op/support.h"
+
+enum {
+    MAX_ROWS = 512,
+    HIDDEN = 576,
+    WIDE = 1536,
+    HEADS = 9,
+    KV_HEADS = 3,
+    DIM = 64,
+    LAYERS = 30,
+    VOCAB = 49152,
+    BLOCKS = 16
+};
+
+/* ---- read bandwidth ---- */
+
+enum { PROBE_BYTES = 256 << 20, PROBE_TASKS = 64 };
+struct probe {
+    const uint64_t *data;
+    uint64_t sum[PROBE_TASKS];
+};
+
+static void probe_task(void *ctx, int task, int thread) {
+    (void)thread;
+    struct probe *probe = ctx;
+    const size_t n = PROBE_BYTES / 8 / PROBE_TASKS;
+    const uint64_t *p = probe->data + (size_t)task * n;
+    uint64_t s[8] = {0};
+    for (size_t i = 0; i < n; i += 8)
+        for (int j = 0; j < 8; j++) s[j] += p[i + (size_t)j];
+    for (int j = 1; j < 8; j++) s[0] += s[j];
+    probe->sum[task] = s[0];
+}
+
+static double probe_gb_per_s(int threads) {
+    struct pool *pool = NULL;
+    if (pool_create(threads, &pool, NULL) < 0) return 0;
+    void *data = malloc(PROBE_BYTES);
+    memset(data, 1, PROBE_BYTES);
+    struct probe probe = {.data = data};
+    double best = 1e30;
+    for (int i = 0; i < 5; i++) {
+        double start = clock_ms();
+        pool_run(pool, probe_task, &probe, PROBE_TASKS);
+        double ms = clock_ms() - start;
+        if (ms < best) best = ms;
+    }
+    volatile uint64_t sink = probe.sum[0];
+    (void)sink;
+    free(data);
+    pool_destroy(pool);
+    return PROBE_BYTES / best * 1e-6;
+}
+
+/* ---- one linear ---- */
+
+static void time_linear(struct backend *be, const struct matrix *m, const char *name, int rows,
+                        const void *x, float *y) {
+    struct op_linear op = {ROWS_ALL, LINEAR_STORE, m, x, y};
+    be->ops->step_begin(be, &(struct batch){.rows = rows});
+    double best = 1e30, begin = clock_ms();
+    while (clock_ms() - begin < 60) {
+        double start = clock_ms();
+        be->ops->linear(be, &op);
+        double ms = clock_ms() - start;
+        if (ms < best) best = ms;
+    }
+    printf("%-30s %5lld x %-5lld rows %3d %9.1f us %7.2f GB/s %8.2f GMAC/s\n", name,
+           (long long)m->rows, (long long)m->cols, rows, best * 1e3, (double)m->bytes / best * 1e-6,
+           (double)m->rows * (double)m->cols * rows / best * 1e-6);
+}
+
+static struct matrix *make_matrix(struct backend *be, const struct linear_case *c) {
+    struct weight parts[3];
+    struct matrix *m = NULL;
+    for (int i = 0; i < c->count; i++)
+        parts[i] = case_weight(&c->part[i], c->cols, 100 + (uint64_t)i);
+    if (be->ops->matrix_create(be, parts, c->count, NULL, &m, NULL) < 0) abort();
+    for (int i = 0; i < c->count; i++) case_weight_free(&parts[i]);
+    return m;
+}
+
+/* ---- a model ---- */
+
+struct bench_model {
+    struct matrix *qkv[LAYERS], *out[LAYERS], *gate_up[LAYERS], *down[LAYERS], *head;
+    void *kv[LAYERS], *x, *q;
+    float *h, *wide, *logits, *angles, norm[HIDDEN];
+};
+
+static const struct linear_case MODEL_CASES[] = {
+    {"qkv",
+     HIDDEN,
+     3,
+     {{WEIGHT_NVFP4, 576, 0, 0}, {WEIGHT_NVFP4, 192, 0, 0}, {WEIGHT_NVFP4, 192, 0, 0}},
+     false},
+    {"out", HIDDEN, 1, {{WEIGHT_NVFP4, HIDDEN, 0, 0}}, false},
+    {"gate_up", HIDDEN, 2, {{WEIGHT_NVFP4, WIDE, 0, 0}, {WEIGHT_NVFP4, WIDE, 0, 0}}, false},
+    {"down", WIDE, 1, {{WEIGHT_NVFP4, HIDDEN, 0, 0}}, false},
+    {"head", HIDDEN, 1, {{WEIGHT_BF16, VOCAB, 0, 0}}, false},
+};
+
+static void *device(struct backend *be, size_t bytes) {
+    void *p = NULL;
+    if (be->ops->alloc(be, bytes, &p, NULL) < 0) abort();
+    memset(p, 0, bytes);
+    return p;
+}
+
+static void model_make(struct backend *be, struct bench_model *m) {
+    for (int i = 0; i < LAYERS; i++) {
+        m->qkv[i] = make_matrix(be, &MODEL_CASES[0]);
+        m->out[i] = make_matrix(be, &MODEL_CASES[1]);
+        m->gate_up[i] = make_matrix(be, &MODEL_CASES[2]);
+        m->down[i] = make_matrix(be, &MODEL_CASES[3]);
+        m->kv[i] = device(be, BLOCKS * be->ops->kv_block_bytes(be, KV_HEADS, DIM));
+    }
+    m->head = make_matrix(be, &MODEL_CASES[4]);
+    m->x = device(be, MAX_ROWS * be->ops->act_bytes(be, WIDE));
+    m->q = device(be, MAX_ROWS * be->ops->act_bytes(be, HIDDEN));
+    m->h = device(be, MAX_ROWS * HIDDEN * sizeof(float));
+    m->wide = device(be, MAX_ROWS * 2 * WIDE * sizeof(float));
+    m->logits = device(be, VOCAB * sizeof(float));
+    m->angles = device(be, MAX_ROWS * DIM * sizeof(float));
+    for (int i = 0; i < HIDDEN; i++) m->norm[i] = 1;
+}
+
+enum { TIME_ROWS, TIME_QKV, TIME_ATTENTION, TIME_LINEAR, TIME_HEAD, TIMES };
+static const char *const TIME_NAMES[TIMES] = {"norm+glu", "qkv", "attention", "linear", "head"};
+
+static void lap(double *from, double *into) {
+    double now = clock_ms();
+    *into += now - *from;
+    *from = now;
+}
+
+static void model_layer(struct backend *be, struct bench_model *m, int i, double *t) {
+    double now = clock_ms();
+    struct op_norm norm = {ROWS_ALL, m->h, m->norm, 1e-5f, HIDDEN, m->x};
+    be->ops->norm(be, &norm);
+    lap(&now, &t[TIME_ROWS]);
+    be->ops->linear(be, &(struct op_linear){ROWS_ALL, LINEAR_STORE, m->qkv[i], m->x, m->wide});
+    lap(&now, &t[TIME_LINEAR]);
+    be->ops->qkv(be, &(struct op_qkv){m->wide, HEADS, KV_HEADS, DIM, NULL, NULL, 1e-5f, m->angles,
+                                      DIM / 2, DIM / 2, 0.125f, m->q, m->kv[i]});
+    lap(&now, &t[TIME_QKV]);
+    be->ops->attention(
+        be, &(struct op_attention){m->q, m->kv[i], HEADS, KV_HEADS, DIM, 0, 0, NULL, m->x});
+    lap(&now, &t[TIME_ATTENTION]);
+    be->ops->linear(be, &(struct op_linear){ROWS_ALL, LINEAR_ADD, m->out[i], m->x, m->h});
+    lap(&now, &t[TIME_LINEAR]);
+    be->ops->norm(be, &norm);
+    lap(&now, &t[TIME_ROWS]);
+    be->ops->linear(be, &(struct op_linear){ROWS_ALL, LINEAR_STORE, m->gate_up[i], m->x, m->wide});
+    lap(&now, &t[TIME_LINEAR]);
+    be->ops->glu(be, &(struct op_glu){GLU_SILU, m->wide, WIDE, m->x});
+    lap(&now, &t[TIME_ROWS]);
+    be->ops->linear(be, &(struct op_linear){ROWS_ALL, LINEAR_ADD, m->down[i], m->x, m->h});
+    lap(&now, &t[TIME_LINEAR]);
+}
+
+static double model_step(struct backend *be, struct bench_model *m, int rows, int start,
+                         double *t) {
+    int32_t position[MAX_ROWS], seq[MAX_ROWS] = {0}, blocks[BLOCKS], out_row = rows - 1;
+    for (int i = 0; i < rows; i++) position[i] = start + i;
+    for (int i = 0; i < BLOCKS; i++) blocks[i] = BLOCKS - 1 - i;
+    struct batch batch = {.rows = rows,
+                          .seqs = 1,
+                          .out_rows = 1,
+                          .position = position,
+                          .seq = seq,
+                          .blocks = blocks,
+                          .max_blocks = BLOCKS,
+                          .out_row = &out_row};
+    static const float frequency[DIM / 2] = {1, 0.5f, 0.25f};
+    double begin = clock_ms();
+    be->ops->step_begin(be, &batch);
+    case_fill(m->h, HIDDEN, 1, 1.0f);
+    be->ops->rope_angles(be, &(struct op_rope_angles){frequency, DIM / 2, 1, m->angles});
+    for (int i = 0; i < LAYERS; i++) model_layer(be, m, i, t);
+    double now = clock_ms();
+    be->ops->norm(be, &(struct op_norm){ROWS_OUT, m->h, m->norm, 1e-5f, HIDDEN, m->x});
+    be->ops->linear(be, &(struct op_linear){ROWS_OUT, LINEAR_STORE, m->head, m->x, m->logits});
+    lap(&now, &t[TIME_HEAD]);
+    be->ops->step_end(be, NULL);
+    return clock_ms() - begin;
+}
+
+static void model_time(struct backend *be, struct bench_model *m, int rows, int start, int steps) {
+    double best[TIMES] = {0}, total = 1e30;
+    for (int i = 0; i < steps; i++) {
+        double t[TIMES] = {0}, ms = model_step(be, m, rows, start, t);
+        if (ms < total) memcpy(best, t, sizeof best);
+        if (ms < total) total = ms;
+    }
+    printf("model, %3d row%s at %3d: best step %8.3f ms, %7.1f tok/s;", rows, rows == 1 ? " " : "s",
+           start, total, rows / total * 1e3);
+    for (int i = 0; i < TIMES; i++) printf(" %s %.3f", TIME_NAMES[i], best[i]);
+    printf("\n");
+}
+
+int main(int argc, char **argv) {
+    struct backend_options options = {BACKEND_CPU, argc > 1 ? atoi(argv[1]) : cpu_count(), false,
+                                      argc > 2 ? argv[2] : NULL};
+    struct step_limits max = {MAX_ROWS, 1, 1, BLOCKS, 4096, HEADS, DIM, VOCAB};
+    struct backend *be = NULL;
+    struct imp_error err;
+    if (backend_open(&options, &be, &err) < 0 || be->ops->reserve(be, &max, &err) < 0) {
+        fprintf(stderr, "%s\n", err.message);
+        return 1;
+    }
+    printf("%s; read probe %.1f GB/s\n", be->name, probe_gb_per_s(options.threads));
+    struct bench_model *m = mem_zero(1, sizeof *m);
+    double start = clock_ms();
+    model_make(be, m);
+    printf("made in %.0f ms, random weights included\n", clock_ms() - start);
+    const struct matrix *matrices[] = {m->qkv[0], m->out[0], m->gate_up[0], m->down[0], m->head};
+    const int rows[] = {1, 2, 4, 8, 64, 512};
+    for (int i = 0; i < 5; i++) {
+        for (int r = 0; r < 6; r++) {
+            if (i == 4 && rows[r] > 1) continue; /* logits of one row */
+            time_linear(be, matrices[i], MODEL_CASES[i].name, rows[r], m->x,
+                        i == 4 ? m->logits : m->wide);
+        }
+    }
+    for (size_t i = 0; i < sizeof LINEAR_CASES / sizeof LINEAR_CASES[0]; i++) {
+        struct matrix *matrix = make_matrix(be, &LINEAR_CASES[i]);
+        time_linear(be, matrix, LINEAR_CASES[i].name, 1, m->x, m->wide);
+        time_linear(be, matrix, LINEAR_CASES[i].name, 64, m->x, m->wide);
+        be->ops->matrix_free(be, matrix);
+    }
+    for (int repeat = 0; repeat < 3; repeat++) {
+        model_time(be, m, 1, 0, 64);
+        model_time(be, m, 1, 512, 64);
+        model_time(be, m, 512, 0, 2);
+    }
+    printf("read probe %.1f GB/s\n", probe_gb_per_s(options.threads));
+    return 0;
+}

@@ -1,0 +1,85 @@
+/* The shapes that every backend's ops are tested on and timed on, as data: a case is a line. */
+#ifndef IMP_TESTS_OP_CASES_H
+#define IMP_TESTS_OP_CASES_H
+
+#include "backend/backend.h"
+
+struct case_part {
+    enum weight_format format;
+    int64_t rows;
+    int64_t scale_rows, scale_cols; /* FP8; 0: no scales */
+};
+struct linear_case {
+    const char *name;
+    int64_t cols;
+    int count;
+    struct case_part part[3];
+    bool bias;
+};
+static const struct linear_case LINEAR_CASES[] = {
+    {"nvfp4 qkv",
+     576,
+     3,
+     {{WEIGHT_NVFP4, 576, 0, 0}, {WEIGHT_NVFP4, 192, 0, 0}, {WEIGHT_NVFP4, 192, 0, 0}},
+     false},
+    {"nvfp4 down", 1536, 1, {{WEIGHT_NVFP4, 576, 0, 0}}, false},
+    {"nvfp4 past a panel, odd rows", 2064, 1, {{WEIGHT_NVFP4, 37, 0, 0}}, true},
+    {"nvfp4 one block", 16, 1, {{WEIGHT_NVFP4, 1, 0, 0}}, false},
+    {"mxfp4", 576, 1, {{WEIGHT_MXFP4, 100, 0, 0}}, true},
+    {"mxfp4 past a panel", 1056, 1, {{WEIGHT_MXFP4, 33, 0, 0}}, false},
+    {"fp8 without scales", 320, 1, {{WEIGHT_FP8, 48, 0, 0}}, false},
+    {"fp8 tensor", 576, 1, {{WEIGHT_FP8, 70, 70, 576}}, true},
+    {"fp8 channel", 576, 1, {{WEIGHT_FP8, 70, 1, 576}}, false},
+    {"fp8 blocks", 1344, 1, {{WEIGHT_FP8, 300, 128, 128}}, false},
+    {"fp8 blocks of an odd width", 70, 1, {{WEIGHT_FP8, 20, 8, 33}}, false},
+    {"fp8 odd", 67, 1, {{WEIGHT_FP8, 5, 1, 67}}, true},
+    {"bf16", 576, 1, {{WEIGHT_BF16, 256, 0, 0}}, false},
+    {"bf16 odd", 1101, 1, {{WEIGHT_BF16, 19, 0, 0}}, true},
+    {"bf16 one by one", 1, 1, {{WEIGHT_BF16, 1, 0, 0}}, false},
+    {"f16", 300, 1, {{WEIGHT_F16, 40, 0, 0}}, false},
+    {"f16 odd", 1031, 1, {{WEIGHT_F16, 17, 0, 0}}, true},
+    {"f32", 300, 1, {{WEIGHT_F32, 40, 0, 0}}, false},
+    {"f32 odd", 1031, 1, {{WEIGHT_F32, 17, 0, 0}}, true},
+    {"three formats",
+     192,
+     3,
+     {{WEIGHT_NVFP4, 24, 0, 0}, {WEIGHT_FP8, 7, 1, 192}, {WEIGHT_BF16, 40, 0, 0}},
+     true},
+};
+
+struct norm_case {
+    int64_t cols;
+    bool weight;
+};
+static const struct norm_case NORM_CASES[] = {{576, true}, {1, true}, {17, false}, {1000, true}};
+
+struct glu_case {
+    enum glu_kind kind;
+    int64_t cols;
+};
+static const struct glu_case GLU_CASES[] = {
+    {GLU_SILU, 1536}, {GLU_SILU, 13}, {GLU_GELU_TANH, 96}, {GLU_GELU_TANH, 3}};
+
+struct qkv_case {
+    int heads, kv_heads, head_dim, pairs, pair_offset;
+    bool norm;
+    float q_scale;
+};
+static const struct qkv_case QKV_CASES[] = {
+    {9, 3, 64, 32, 32, false, 0.125f}, {4, 2, 128, 64, 64, true, 0.088f},
+    {3, 1, 80, 16, 40, false, 0.11f},  {2, 2, 8, 2, 4, true, 1.0f},
+    {2, 1, 512, 64, 256, true, 0.06f},
+};
+
+struct attention_case {
+    int heads, kv_heads, head_dim, tokens, window;
+    float softcap;
+    bool sinks;
+};
+static const struct attention_case ATTENTION_CASES[] = {
+    {9, 3, 64, 200, 0, 0, false}, {4, 4, 128, 130, 0, 0, false}, {8, 1, 64, 150, 0, 0, true},
+    {10, 1, 16, 70, 0, 0, false}, {6, 2, 72, 140, 50, 0, false}, {2, 1, 256, 100, 64, 50, false},
+    {4, 2, 8, 193, 1, 0, true},   {5, 5, 24, 129, 65, 20, true}, {2, 2, 512, 66, 0, 0, false},
+};
+
+#endif
