@@ -5,6 +5,7 @@
 #define CAP_JSON_DEPTH          256
 #define CAP_CONFIG_BYTES        (16u << 20)
 #define CAP_SAFETENSORS_HEADER  100000000u /* the format's own rule */
+#define CAP_INDEX_BYTES         (256u << 20) /* 180,000 tensors take 20 MB */
 #define CAP_TENSORS             1000000u
 #define CAP_TENSOR_NAME         1024u
 #define CAP_TENSOR_DIMS         8

@@ -39,6 +39,17 @@ int error_set(struct imp_error *err, int code, const char *where, const char *fm
     return code;
 }
 
+void error_place(char out[200], const char *file, const char *fmt, ...) {
+    enum { SIZE = sizeof((struct imp_error *)0)->where, PATH = 96 };
+    size_t length = strlen(file);
+    int n = length <= PATH ? snprintf(out, SIZE, "%s: ", file)
+                           : snprintf(out, SIZE, "...%s: ", file + length - (PATH - 3));
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(out + n, (size_t)(SIZE - n), fmt, args);
+    va_end(args);
+}
+
 int error_prefix(struct imp_error *err, int code, const char *prefix) {
     if (err == NULL) return code;
     char old[sizeof err->where];

@@ -16,7 +16,13 @@
 int error_set(struct imp_error *err, int code, const char *where, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* Prefixes the place of an error that a lower layer set: "prefix: old place". Returns err's code. */
+/* Writes "FILE: detail" into a buffer of the size of imp_error.where. A long path loses its front,
+ * so that the detail (a tensor, a key, an offset) is there in full. */
+void error_place(char out[200], const char *file, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* Prefixes the place of an error that a lower layer set: "prefix: old place". Returns err's code.
+ */
 int error_prefix(struct imp_error *err, int code, const char *prefix);
 
 /* Out of host memory while loading or parsing; returns IMP_ERR_MEMORY. */

@@ -1,9 +1,15 @@
-/* A checkpoint: a folder with config.json and SafeTensors shards, or one file, as one set of tensors.
+/* A checkpoint: a folder with config.json and SafeTensors shards, or one file, as one set of
+ * tensors.
  *
  * Owns the mappings; everything found in it lives until checkpoint_close. With an index
  * (model.safetensors.index.json) exactly the files it names are read, all inside the folder (no
  * "..", no absolute path, no symlink that leaves it, except into a Hub cache's own blobs); without
- * one, model.safetensors, else every *.safetensors but consolidated*. Immutable after opening. */
+ * one, model.safetensors, else every *.safetensors but consolidated*.
+ *
+ * Names are asked for in their canonical form, "model.layers.0...." and "lm_head", or exactly as in
+ * the files; what a wrapped model puts before them is found once, at opening.
+ *
+ * One thread at a time: checkpoint_weight and checkpoint_vector add to the arena. */
 #ifndef IMP_LOAD_CHECKPOINT_H
 #define IMP_LOAD_CHECKPOINT_H
 
@@ -24,9 +30,18 @@ struct checkpoint {
     struct arena arena; /* converted scales, names */
     const struct log *log;
     enum quant_dialect { QUANT_NONE, QUANT_COMPRESSED_TENSORS, QUANT_MODELOPT } dialect;
+    const char *prefix;     /* what the files have for "model." ("model.language_model.") */
+    const char *head;       /* what they have for "lm_head" */
+    struct quant_declared { /* by the configuration: only ever compared with the tensors */
+        unsigned formats;   /* bit f: enum weight_format f occurs */
+        bool activations;   /* some layers ask for quantised activations */
+        int64_t block_rows, block_cols; /* of FP8 block scales; 0: not stated */
+    } declared;
+    unsigned said; /* bits of the remarks already logged: each kind is made once */
 };
 
-/* need_tensors false: config.json alone will do, and no weight file is opened. */
+/* `path`: a folder, or one .safetensors file with config.json beside it. need_tensors false:
+ * config.json alone will do, and no weight file is opened. `log` must outlive it. */
 int checkpoint_open(const char *path, bool need_tensors, const struct log *log,
                     struct checkpoint *out, struct imp_error *err);
 void checkpoint_close(struct checkpoint *ck); /* zeroed or half-built is fine */
@@ -34,9 +49,9 @@ void checkpoint_close(struct checkpoint *ck); /* zeroed or half-built is fine */
 const struct tensor *checkpoint_find(const struct checkpoint *ck, const char *name); /* or NULL */
 
 /* The linear at module path `module` ("model.layers.0.mlp.up_proj"), in whatever format the tensors
- * under that path say; the config is not asked. Its bias, if any, is the plain tensor
- * "module.bias". rows and cols are what the model needs; -1 accepts any. Returns 0, or an error that names
- * tensor, expected and found; IMP_ERR_FILE with nothing under that path. */
+ * under that path say; what the config says otherwise is logged. Its bias, if any, is the plain
+ * tensor "module.bias". rows and cols are what the model needs; -1 accepts any. Returns 0, or an
+ * error that names tensor, expected and found; IMP_ERR_FILE with nothing under that path. */
 int checkpoint_weight(struct checkpoint *ck, const char *module, int64_t rows, int64_t cols,
                       struct weight *out, struct imp_error *err);
 /* True if any tensor of a linear lies under `module`. */

@@ -20,7 +20,7 @@ struct tensor {
     int64_t shape[CAP_TENSOR_DIMS]; /* product fits int64_t */
     const uint8_t *data;            /* NULL if it has no elements */
     size_t bytes;
-    const char *file;               /* path, for messages */
+    const char *file; /* path, for messages */
     uint64_t file_offset;
 };
 
@@ -32,7 +32,8 @@ struct safetensors {
 };
 
 int safetensors_open(const char *path, struct safetensors *out, struct imp_error *err);
-/* The same from memory, which must outlive it: what the fuzzer calls. `name` stands for the path. */
+/* The same from memory, which must outlive it: what the fuzzer calls. `name` stands for the path.
+ */
 int safetensors_parse(const uint8_t *data, size_t size, const char *name, struct safetensors *out,
                       struct imp_error *err);
 void safetensors_close(struct safetensors *file); /* zeroed or half-built is fine */
