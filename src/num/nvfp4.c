@@ -21,7 +21,7 @@ void nvfp4_dequantize_row(const uint8_t *codes, const uint8_t *scales, float mul
 
 uint8_t nvfp4_scale_byte(float block_amax, float multiplier) {
     if (!(block_amax > 0)) return 0x38;
-    uint8_t byte = e4m3_encode(block_amax / 6.0f / multiplier);
+    uint8_t byte = e4m3_encode(block_amax / (6.0f * multiplier));
     return byte ? byte : 1;
 }
 

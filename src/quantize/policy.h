@@ -1,0 +1,26 @@
+/* Which tensors of a checkpoint become NVFP4, and which of them share a multiplier.
+ *
+ * Pure functions of names and shapes; any thread. */
+#ifndef IMP_QUANTIZE_POLICY_H
+#define IMP_QUANTIZE_POLICY_H
+
+#include "base/str.h"
+#include "quantize/source.h"
+
+/* True for the projections inside the text model's layers (attention, MLP, experts, the large ones
+ * of a gated delta net) whose columns come in whole blocks. Everything else stays high: embeddings,
+ * lm_head, routers, norms, biases, convolutions, towers of other senses, multi-token-prediction. */
+bool policy_quantizes(const struct source_tensor *t);
+
+/* True for a matrix that Hugging Face holds in a Linear module: it goes on the configuration's
+ * ignore list if it is not quantised. Embeddings are none. */
+bool policy_is_linear(const struct source_tensor *t);
+
+/* The module path: name without ".weight". */
+struct slice policy_module(const struct source_tensor *t);
+
+/* Name of the group of matrices with one multiplier, into *out: q, k, v of one attention; gate and
+ * up of one MLP or expert (engines run each group as one matrix). Others: the module itself. */
+void policy_group(const struct source_tensor *t, struct str *out);
+
+#endif
