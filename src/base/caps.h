@@ -18,6 +18,7 @@
 #define CAP_CONTEXT             (1 << 26)
 #define CAP_GGUF_KEYS           100000u
 #define CAP_GGUF_KEY_BYTES      65535u
+#define CAP_GGUF_ALIGNMENT      (1u << 20)
 #define CAP_TOKENIZER_BYTES     (256u << 20)
 #define CAP_TOKENIZER_STEPS     32  /* normalizers, pre-tokenizers or decoders in a row */
 #define CAP_TOKENIZER_DEPTH     8   /* Sequence inside Sequence */

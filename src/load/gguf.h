@@ -74,10 +74,11 @@ struct gguf_value gguf_element(const struct gguf_value *array, uint64_t i);
 /* Walks an array of strings: start with *cursor = NULL; false at the end. */
 bool gguf_string_next(const struct gguf_value *array, const uint8_t **cursor, struct slice *out);
 
-const char *gguf_type_name(uint32_t type); /* "Q4_1"; "type 99" for one we do not know */
+const char *gguf_type_name(uint32_t type); /* "Q4_1"; "unknown type" if nobody gave it that number */
 /* n values from the block that holds element `first`; first and n multiples of the block size.
  * Bit-equal to the PyPI package gguf's dequantiser (fp32). */
 void gguf_dequantize(const struct gguf_tensor *t, int64_t first, int64_t n, float *out);
 int gguf_block_elements(enum gguf_type type);
+size_t gguf_block_bytes(enum gguf_type type); /* 0: a type that cannot be read */
 
 #endif
