@@ -397,6 +397,9 @@ static void unknown_fields_are_refused(void **state) {
         {PART("\"version\":\"2.0\""), "$.version", IMP_ERR_UNSUPPORTED},
         {PART("\"normalizer\":{\"type\":\"New\"}"), "$.normalizer.type", IMP_ERR_UNSUPPORTED},
         {PART("\"normalizer\":{\"type\":\"NFC\",\"x\":1}"), "$.normalizer.x", IMP_ERR_UNSUPPORTED},
+        {PART("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x*\"},\"content\":"
+              "\"\"}"),
+         "$.normalizer.pattern", IMP_ERR_UNSUPPORTED},
         {PART("\"normalizer\":{}"), "$.normalizer.type", IMP_ERR_FILE},
         {PART("\"normalizer\":[]"), "$.normalizer", IMP_ERR_FILE},
         {PART("\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}"), "$.pre_tokenizer.type",
