@@ -602,6 +602,34 @@ static void tk07_special_tokens_in_messages(void **state) {
     tokenizer_free(t);
 }
 
+/* Normal forms are those of Unicode 9; long runs of marks are sorted without a limit. */
+static void normal_forms(void **state) {
+    (void)state;
+    struct imp_error err;
+    struct tokenizer *t = parse(
+        "{\"normalizer\":{\"type\":\"NFC\"},\"model\":" MODEL(
+            "\"a\":0,\"\u1df9\":1,\"\u0334\":2,\"\u00e9\":3,\"\u0316\":4,\"\u0305\":5", "") "}",
+        &err);
+    assert_non_null(t);
+    static const struct {
+        const char *text;
+        int32_t ids[4];
+        size_t count;
+    } cases[] = {
+        {"a\u1df9\u0334", {0, 1, 2}, 3}, /* U+1DF9 is of Unicode 10: not moved */
+        {"e\u0301", {3}, 1},
+        {"ae\u0301a", {0, 3, 0}, 3},
+        {"a\u0305\u0316\u0334", {0, 2, 4, 5}, 4},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct ids ids = encode_text(t, cases[i].text, 0);
+        assert_int_equal(ids.count, cases[i].count);
+        assert_memory_equal(ids.data, cases[i].ids, ids.count * sizeof *ids.data);
+        ids_free(&ids);
+    }
+    tokenizer_free(t);
+}
+
 /* What a user writes beside the template's tokens cannot make another, longer one of them. */
 static void tokens_do_not_cross_spans(void **state) {
     (void)state;
@@ -799,6 +827,7 @@ int main(void) {
         cmocka_unit_test(tk05_linear_time),
         cmocka_unit_test(tk06_broken_text),
         cmocka_unit_test(tk07_special_tokens_in_messages),
+        cmocka_unit_test(normal_forms),
         cmocka_unit_test(tokens_do_not_cross_spans),
         cmocka_unit_test(spans_pass_the_normalizer),
         cmocka_unit_test(tk08_half_a_character),
