@@ -66,6 +66,10 @@ static struct jv eval_item(struct jx *x, struct frame *f, const struct node *n) 
     if (s->a) part[0] = eval(x, f, s->a);
     if (s->b) part[1] = eval(x, f, s->b);
     if (s->c) part[2] = eval(x, f, s->c);
+    bool sliceable = o.type == J_STR || o.type == J_LIST || o.type == J_TUPLE;
+    if (!sliceable && n->flag) {
+        return jv_undef("the constant cannot be sliced"); /* jinja2 folds it, and is lenient there */
+    }
     return get_slice(x, o, part);
 }
 

@@ -205,15 +205,12 @@ struct jv f_sort(struct jx *x, struct jcall *c) {
         paths = method_find(slice_of("split"))->fn(x, &split).u.l;
     }
     for (size_t i = 0; i < l->n; i++) {
-        struct jv key;
-        if (paths && paths->n > 1) {
-            key = list_make(x, J_LIST, paths->n);
-            for (size_t k = 0; k < paths->n; k++) {
-                list_add(x, key.u.l, sort_key(x, l->v[i], paths->v[k], fold));
-            }
-        } else {
-            key = sort_key(x, l->v[i], c->a[2], fold);
+        /* The key is a list even of one: lists compare equal items without ordering them. */
+        struct jv key = list_make(x, J_LIST, 1);
+        for (size_t k = 0; paths && k < paths->n; k++) {
+            list_add(x, key.u.l, sort_key(x, l->v[i], paths->v[k], fold));
         }
+        if (paths == NULL) list_add(x, key.u.l, sort_key(x, l->v[i], c->a[2], fold));
         list_add(x, keys, key);
     }
     list_sort(x, l, keys, is_true(x, c->a[0]));

@@ -245,7 +245,7 @@ struct node {
     enum op op;
     int line;
     int symbol;          /* names: index into the template's symbols */
-    bool flag;           /* for: recursive */
+    bool flag;           /* for: recursive; slices: of a constant */
     bool uses_varargs, uses_kwargs, uses_caller; /* macros */
     struct node *a, *b, *c;
     struct node *list;   /* children, linked by next */

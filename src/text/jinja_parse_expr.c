@@ -362,6 +362,19 @@ static struct node *parse_subscribed(struct parser *p) {
     return n;
 }
 
+/* Whether jinja2 would compute the value when it compiles. */
+static bool is_constant(const struct node *n) {
+    if (n == NULL) return true;
+    if (n->kind == N_NAME || n->kind == N_CALL || n->dyn_args || n->dyn_kwargs) return false;
+    for (const struct node *c = n->list; c; c = c->next) {
+        if (!is_constant(c)) return false;
+    }
+    for (const struct node *c = n->kwargs; c; c = c->next) {
+        if (!is_constant(c->a)) return false;
+    }
+    return is_constant(n->a) && is_constant(n->b) && is_constant(n->c);
+}
+
 static struct node *parse_subscript(struct parser *p, struct node *o) {
     struct node *n = node_new(p, N_ITEM, parse_peek(p, 0)->line);
     n->a = o;
@@ -393,6 +406,7 @@ static struct node *parse_subscript(struct parser *p, struct node *o) {
         n->b = node_new(p, N_TUPLE, n->line);
         n->b->list = first;
     }
+    n->flag = n->b->kind == N_SLICE && is_constant(o);
     return n;
 }
 

@@ -24,6 +24,12 @@ static struct jv t_divisibleby(struct jx *x, struct jcall *c) {
     return jv_bool(equal(x, num_binary(x, OP_MOD, c->self, c->a[0]), jv_int(0)));
 }
 
+/* Names are looked up in a dict: a list is an error there, anything else just is not found. */
+static bool want_hashable(struct jx *x, struct jv v) {
+    if (v.type == J_LIST || v.type == J_DICT) jx_fail(x, "unhashable type: '%s'", type_name(v));
+    return v.type == J_STR;
+}
+
 #define TEST(name, condition)                                                                      \
     static struct jv name(struct jx *x, struct jcall *c) {                                         \
         (void)x;                                                                                   \
@@ -41,8 +47,8 @@ TEST(t_float, v.type == J_FLOAT)
 TEST(t_string, v.type == J_STR)
 TEST(t_mapping, v.type == J_DICT)
 TEST(t_number, is_number(v))
-TEST(t_filter, v.type == J_STR && filter_find(str_slice(v)) != NULL)
-TEST(t_test, v.type == J_STR && test_find(str_slice(v)) != NULL)
+TEST(t_filter, want_hashable(x, v) && filter_find(str_slice(v)) != NULL)
+TEST(t_test, want_hashable(x, v) && test_find(str_slice(v)) != NULL)
 TEST(t_sequence, v.type == J_STR || v.type == J_LIST || v.type == J_TUPLE || v.type == J_DICT ||
                      v.type == J_RANGE)
 TEST(t_iterable, v.type == J_UNDEF || v.type == J_STR || v.type == J_LIST || v.type == J_TUPLE ||

@@ -549,10 +549,7 @@ static void fail_undefined(struct jx *x, struct jv o) {
 struct jv get_attr(struct jx *x, struct jv o, struct jv name, const struct jbuiltin *method) {
     struct jv out;
     struct slice s = str_slice(name);
-    if (o.type == J_UNDEF) {
-        if (slice_starts(s, "__") && slice_ends(s, "__")) return no_attribute(x, o, name);
-        fail_undefined(x, o);
-    }
+    if (o.type == J_UNDEF) fail_undefined(x, o);
     if (o.type == J_NAMESPACE) {
         struct jv *v = dict_get(x, o.u.d, name);
         return v ? *v : no_attribute(x, o, name);
