@@ -199,8 +199,8 @@ static void make_variables(const struct chat *chat, const struct chat_request *r
     yyjson_val *made = yyjson_doc_get_root(out->doc);
     yyjson_obj_foreach(made, i, n, key, value) {
         const char *name = yyjson_get_str(key);
-        if (strcmp(name, "tools") == 0 && r->tools) value = r->tools;
-        out->v[out->count++] = (struct jinja_var){name, value, value == r->tools};
+        bool tools = strcmp(name, "tools") == 0 && r->tools;
+        out->v[out->count++] = (struct jinja_var){name, tools ? r->tools : value, tools};
     }
     out->v[out->count++] = (struct jinja_var){"messages", r->messages, true};
     if (extra == 0) return;

@@ -28,6 +28,18 @@ void frame_set(struct jx *x, struct frame *f, int symbol, struct jv value) {
     f->v[f->n++] = (struct var){symbol, value};
 }
 
+void frame_hide(struct jx *x, struct frame *f, const struct hidden *hidden) {
+    for (int i = 0; i < hidden->n; i++) {
+        frame_set(x, f, hidden->v[i], jv_undef("a name is read before it is set"));
+    }
+}
+
+struct frame *scope_new(struct jx *x, struct frame *parent, const struct hidden *hidden) {
+    struct frame *f = frame_new(x, parent);
+    frame_hide(x, f, hidden);
+    return f;
+}
+
 static struct jv eval_name(struct jx *x, struct frame *f, const struct node *n) {
     for (; f; f = f->parent) {
         for (size_t i = 0; i < f->n; i++) {

@@ -85,7 +85,7 @@ static void run_loop(struct jx *x, struct frame *f, const struct node *n, struct
     loop->recurse = n->flag ? n : NULL;
     bool completed = false; /* jinja2 looks whether any pass reached its end */
     for (; loop->index0 < items->n; loop->index0++) {
-        struct frame *inner = frame_new(x, f);
+        struct frame *inner = scope_new(x, f, &n->hidden);
         frame_set(x, inner, x->t->sym_loop, (struct jv){J_LOOP, {.loop = loop}});
         assign(x, inner, n->a, items->v[loop->index0]);
         exec_list(x, inner, n->body);
@@ -94,7 +94,7 @@ static void run_loop(struct jx *x, struct frame *f, const struct node *n, struct
         x->flow = FLOW_NEXT;
         if (stop) break;
     }
-    if (!completed && n->else_) exec_list(x, frame_new(x, f), n->else_);
+    if (!completed && n->else_) exec_list(x, scope_new(x, f, &n->else_hidden), n->else_);
 }
 
 struct jv loop_again(struct jx *x, struct jloop *loop, struct jv items) {
@@ -166,6 +166,7 @@ struct jv call_macro(struct jx *x, struct jmacro *m, const struct jargs *args) {
     if (++x->calls > CAP_TEMPLATE_DEPTH) jx_fail(x, "recursion deeper than %d", CAP_TEMPLATE_DEPTH);
     struct frame *f = frame_new(x, m->closure);
     bind_macro(x, f, m->node, args);
+    frame_hide(x, f, &m->node->hidden);
     struct jv text = capture(x, f, m->node->body);
     x->calls--;
     return text;
@@ -204,18 +205,18 @@ static struct jv filter_text(struct jx *x, struct frame *f, const struct node *c
 }
 
 static void exec_set_block(struct jx *x, struct frame *f, const struct node *n) {
-    struct jv text = capture(x, frame_new(x, f), n->body);
+    struct jv text = capture(x, scope_new(x, f, &n->hidden), n->body);
     if (x->flow != FLOW_NEXT) return; /* a break leaves the text behind */
     assign(x, f, n->a, n->b ? filter_text(x, f, n->b, text) : text);
 }
 
 static void exec_filter_block(struct jx *x, struct frame *f, const struct node *n) {
-    struct jv text = capture(x, frame_new(x, f), n->body);
+    struct jv text = capture(x, scope_new(x, f, &n->hidden), n->body);
     if (x->flow == FLOW_NEXT) add_str(x->out, filter_text(x, f, n->b, text));
 }
 
 static void exec_with(struct jx *x, struct frame *f, const struct node *n) {
-    struct frame *inner = frame_new(x, f);
+    struct frame *inner = scope_new(x, f, &n->hidden);
     for (const struct node *t = n->list; t; t = t->next->next) {
         assign(x, inner, t, eval(x, f, t->next));
     }
@@ -265,10 +266,10 @@ static void exec(struct jx *x, struct frame *f, const struct node *n) {
         exec_with(x, f, n);
         return;
     case N_SCOPE:
-        exec_list(x, frame_new(x, f), n->body);
+        exec_list(x, scope_new(x, f, &n->hidden), n->body);
         return;
     case N_BLOCK:
-        exec_list(x, frame_new(x, x->root), n->body);
+        exec_list(x, scope_new(x, x->root, &n->hidden), n->body);
         return;
     case N_BREAK:
         x->flow = FLOW_BREAK;
@@ -342,7 +343,7 @@ int jinja_render(const struct jinja *t, const struct jinja_var *vars, size_t var
     if (setjmp(x->fail) == 0) {
         struct frame *context = frame_new(x, NULL);
         define_variables(x, context, vars, var_count);
-        x->root = frame_new(x, context);
+        x->root = scope_new(x, context, &t->hidden);
         exec_list(x, x->root, t->body);
         write_output(out, b);
         rc = 0;

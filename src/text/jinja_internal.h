@@ -240,6 +240,12 @@ enum op {
     OP_NOT_IN,
 };
 
+/* Names that are undefined when a scope begins; jinja_scope.c says which. */
+struct hidden {
+    int *v; /* symbols */
+    int n;
+};
+
 struct node {
     enum node_kind kind;
     enum op op;
@@ -252,6 +258,7 @@ struct node {
     struct node *kwargs; /* calls: children with symbol; a: value */
     struct node *dyn_args, *dyn_kwargs;
     struct node *body, *else_;
+    struct hidden hidden, else_hidden; /* of the scopes of body and else_ */
     struct node *next;
     struct jv value;     /* constants, data; attribute names as string */
     const struct jbuiltin *builtin; /* filters and tests; attributes: a method of that name or NULL */
@@ -261,6 +268,7 @@ struct jinja {
     struct arena arena;
     char *name;
     struct node *body;
+    struct hidden hidden;
     struct slice *symbols;
     size_t symbol_count;
     int sym_loop, sym_caller, sym_varargs, sym_kwargs;
@@ -310,6 +318,8 @@ struct parser {
 void parse_fail(struct parser *p, int line, const char *fmt, ...)
     __attribute__((noreturn, format(printf, 3, 4)));
 void jinja_lex(struct parser *p, struct slice source);
+
+void analyse_scopes(struct parser *p);
 
 struct node *node_new(struct parser *p, enum node_kind kind, int line);
 int parse_symbol(struct parser *p, struct slice name);
@@ -457,6 +467,8 @@ struct jv loop_again(struct jx *x, struct jloop *loop, struct jv items);
 struct jv call_builtin(struct jx *x, const struct jbuiltin *fn, struct jv self,
                        const struct jargs *args);
 struct frame *frame_new(struct jx *x, struct frame *parent);
+struct frame *scope_new(struct jx *x, struct frame *parent, const struct hidden *hidden);
+void frame_hide(struct jx *x, struct frame *f, const struct hidden *hidden);
 void frame_set(struct jx *x, struct frame *f, int symbol, struct jv value);
 
 const struct jbuiltin *filter_find(struct slice name);

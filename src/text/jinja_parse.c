@@ -181,6 +181,7 @@ static struct node *parse_for(struct parser *p, struct node *n) {
     n->a = parse_target(p, "in", false);
     parse_expect(p, "in");
     n->b = parse_tuple(p, false, "recursive", false);
+    if (n->b->kind == N_ITEM) n->b->flag = false;
     if (parse_skip(p, "if")) n->c = parse_expression(p, true);
     n->flag = parse_skip(p, "recursive");
     bool soft = p->soft;
@@ -227,6 +228,7 @@ static struct node *parse_set(struct parser *p, struct node *n) {
     if (parse_skip(p, "=")) {
         n->kind = N_SET;
         n->b = parse_tuple(p, true, NULL, false);
+        if (n->b->kind == N_ITEM) n->b->flag = false; /* jinja2 folds no undefined value here */
         return n;
     }
     n->kind = N_SET_BLOCK;
@@ -406,6 +408,7 @@ int jinja_parse(const char *source, size_t size, const char *name, struct jinja 
     t->sym_varargs = parse_symbol(p, slice_of("varargs"));
     t->sym_kwargs = parse_symbol(p, slice_of("kwargs"));
     t->body = parse_body(p, NULL);
+    analyse_scopes(p);
     free(p);
     *out = t;
     return 0;

@@ -363,16 +363,17 @@ static struct node *parse_subscribed(struct parser *p) {
 }
 
 /* Whether jinja2 would compute the value when it compiles. */
-static bool is_constant(const struct node *n) {
+static bool is_constant(const struct node *n, int depth) {
     if (n == NULL) return true;
+    if (depth > CAP_TEMPLATE_STACK) return false;
     if (n->kind == N_NAME || n->kind == N_CALL || n->dyn_args || n->dyn_kwargs) return false;
     for (const struct node *c = n->list; c; c = c->next) {
-        if (!is_constant(c)) return false;
+        if (!is_constant(c, depth + 1)) return false;
     }
     for (const struct node *c = n->kwargs; c; c = c->next) {
-        if (!is_constant(c->a)) return false;
+        if (!is_constant(c->a, depth + 1)) return false;
     }
-    return is_constant(n->a) && is_constant(n->b) && is_constant(n->c);
+    return is_constant(n->a, depth + 1) && is_constant(n->b, depth + 1) && is_constant(n->c, depth + 1);
 }
 
 static struct node *parse_subscript(struct parser *p, struct node *o) {
@@ -406,7 +407,7 @@ static struct node *parse_subscript(struct parser *p, struct node *o) {
         n->b = node_new(p, N_TUPLE, n->line);
         n->b->list = first;
     }
-    n->flag = n->b->kind == N_SLICE && is_constant(o);
+    n->flag = n->b->kind == N_SLICE && is_constant(o, 0);
     return n;
 }
 
