@@ -161,7 +161,8 @@ static int check_request(const struct chat_request *r, struct imp_error *err) {
     yyjson_obj_foreach(r->kwargs, i, n, key, value) {
         for (size_t k = 0; k < sizeof fixed / sizeof *fixed; k++) {
             if (!yyjson_equals_str(key, fixed[k])) continue;
-            return error_set(err, IMP_ERR_REQUEST, "$.kwargs", "\"%s\" cannot be replaced", fixed[k]);
+            return error_set(err, IMP_ERR_REQUEST, "$.kwargs", "\"%s\" cannot be replaced",
+                             fixed[k]);
         }
         if (strlen(yyjson_get_str(key)) != yyjson_get_len(key)) {
             return error_set(err, IMP_ERR_REQUEST, "$.kwargs", "a name with a zero byte");

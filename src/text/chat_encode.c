@@ -9,6 +9,7 @@ void chat_encode(const struct tokenizer *t, const struct jinja_output *rendered,
         bool special = special_in_messages || !rendered->runs[i].message;
         spans[i] = (struct text_span){rendered->runs[i].bytes, special};
     }
-    tokenizer_encode(t, rendered->text.data, rendered->text.size, spans, rendered->run_count, 0, out);
+    tokenizer_encode(t, rendered->text.data, rendered->text.size, spans, rendered->run_count, 0,
+                     out);
     free(spans);
 }

@@ -51,8 +51,8 @@ static struct jv eval_name(struct jx *x, struct frame *f, const struct node *n) 
     struct slice s = x->t->symbols[n->symbol];
     const struct jbuiltin *g = global_find(s);
     if (g) return (struct jv){J_FUNC, {.func = g}};
-    return jv_undef(arena_printf(&x->arena, "'%.*s' is undefined",
-                                 (int)(s.size > 100 ? 100 : s.size), s.data));
+    return jv_undef(
+        arena_printf(&x->arena, "'%.*s' is undefined", (int)(s.size > 100 ? 100 : s.size), s.data));
 }
 
 static struct jv eval_list(struct jx *x, struct frame *f, const struct node *n, enum jtype type) {
@@ -80,7 +80,8 @@ static struct jv eval_item(struct jx *x, struct frame *f, const struct node *n) 
     if (s->c) part[2] = eval(x, f, s->c);
     bool sliceable = o.type == J_STR || o.type == J_LIST || o.type == J_TUPLE;
     if (!sliceable && n->flag) {
-        return jv_undef("the constant cannot be sliced"); /* jinja2 folds it, and is lenient there */
+        return jv_undef(
+            "the constant cannot be sliced"); /* jinja2 folds it, and is lenient there */
     }
     return get_slice(x, o, part);
 }

@@ -192,7 +192,8 @@ static void exec_call_block(struct jx *x, struct frame *f, const struct node *n)
 }
 
 /* A filter chain whose innermost value is the text of a block. */
-static struct jv filter_text(struct jx *x, struct frame *f, const struct node *chain, struct jv text) {
+static struct jv filter_text(struct jx *x, struct frame *f, const struct node *chain,
+                             struct jv text) {
     struct node constant = {.kind = N_CONST, .line = chain->line, .value = text};
     struct node copy = *chain;
     if (chain->a) {
@@ -212,7 +213,10 @@ static void exec_set_block(struct jx *x, struct frame *f, const struct node *n) 
 
 static void exec_filter_block(struct jx *x, struct frame *f, const struct node *n) {
     struct jv text = capture(x, scope_new(x, f, &n->hidden), n->body);
-    if (x->flow == FLOW_NEXT) add_str(x->out, filter_text(x, f, n->b, text));
+    if (x->flow != FLOW_NEXT) return;
+    text = filter_text(x, f, n->b, text);
+    if (text.type != J_STR) jx_fail(x, "a filter block gave %s, not text", type_name(text));
+    add_str(x->out, text);
 }
 
 static void exec_with(struct jx *x, struct frame *f, const struct node *n) {
@@ -321,8 +325,7 @@ static void define_variables(struct jx *x, struct frame *context, const struct j
         struct slice name = slice_of(vars[i].name);
         for (size_t k = 0; k < x->t->symbol_count; k++) { /* others cannot be read */
             if (!slice_equal(x->t->symbols[k], name)) continue;
-            frame_set(x, context, (int)k,
-                      value_from_json(x, vars[i].value, vars[i].message, 0));
+            frame_set(x, context, (int)k, value_from_json(x, vars[i].value, vars[i].message, 0));
             break;
         }
     }

@@ -98,7 +98,8 @@ static struct jv f_escape(struct jx *x, struct jcall *c) {
 
 static struct jv f_replace(struct jx *x, struct jcall *c) {
     struct jv old = to_str(x, c->a[0]), fresh = to_str(x, c->a[1]);
-    return str_replace(x, soft(x, c).u.s, old.u.s, fresh.u.s, given(c->a[2]) ? int_of(x, c->a[2]) : -1);
+    return str_replace(x, soft(x, c).u.s, old.u.s, fresh.u.s,
+                       given(c->a[2]) ? int_of(x, c->a[2]) : -1);
 }
 
 static struct jv f_format(struct jx *x, struct jcall *c) {
@@ -152,7 +153,8 @@ static struct jv f_truncate(struct jx *x, struct jcall *c) {
     if (!try_length(x, s, &n)) jx_fail(x, "object of type '%s' has no len()", type_name(s));
     if ((int64_t)n <= length + leeway) return s;
     if (s.type != J_STR) jx_fail(x, "truncate needs a string");
-    struct jv cut = str_part(x, s.u.s, 0, str_offset(s.u.s, (size_t)(length - (int64_t)str_chars(end.u.s))));
+    struct jv cut =
+        str_part(x, s.u.s, 0, str_offset(s.u.s, (size_t)(length - (int64_t)str_chars(end.u.s))));
     if (!is_true(x, c->a[1])) {
         for (size_t at = cut.u.s->n; at > 0; at--) {
             if (cut.u.s->p[at - 1] != ' ') continue;
@@ -330,7 +332,8 @@ static struct jv f_xmlattr(struct jx *x, struct jcall *c) {
         if (p->value.type == J_NONE || p->value.type == J_UNDEF) continue;
         if (p->key.type != J_STR) jx_fail(x, "xmlattr needs names");
         for (size_t k = 0; k < p->key.u.s->n; k++) {
-            if (strchr(" \t\n\r\f\v/>=", p->key.u.s->p[k])) jx_fail(x, "Invalid character in attribute name");
+            if (strchr(" \t\n\r\f\v/>=", p->key.u.s->p[k]))
+                jx_fail(x, "Invalid character in attribute name");
         }
         if (any || space) buf_text(&b, " ", false);
         any = true;
@@ -361,15 +364,16 @@ static struct jv drop_between(struct jx *x, struct jv v, const char *open, const
 }
 
 static struct jv f_striptags(struct jx *x, struct jcall *c) {
-    static const char *const entities[][2] = {{"&lt;", "<"},   {"&gt;", ">"},   {"&quot;", "\""},
-                                              {"&#34;", "\""}, {"&#39;", "'"},  {"&nbsp;", "\xC2\xA0"},
-                                              {"&amp;", "&"}};
+    static const char *const entities[][2] = {
+        {"&lt;", "<"},  {"&gt;", ">"},          {"&quot;", "\""}, {"&#34;", "\""},
+        {"&#39;", "'"}, {"&nbsp;", "\xC2\xA0"}, {"&amp;", "&"}};
     struct jv v = drop_between(x, soft(x, c), "<!--", "-->");
     struct jcall split = {.self = drop_between(x, v, "<", ">")};
     struct jlist *words = method_find(slice_of("split"))->fn(x, &split).u.l;
     v = str_join(x, str_text(x, " ").u.s, words, false);
     for (size_t i = 0; i < sizeof entities / sizeof *entities; i++) {
-        v = str_replace(x, v.u.s, str_text(x, entities[i][0]).u.s, str_text(x, entities[i][1]).u.s, -1);
+        v = str_replace(x, v.u.s, str_text(x, entities[i][0]).u.s, str_text(x, entities[i][1]).u.s,
+                        -1);
     }
     return v;
 }
@@ -392,7 +396,8 @@ static struct jv f_random(struct jx *x, struct jcall *c) {
 }
 
 static struct jv f_wordwrap(struct jx *x, struct jcall *c) {
-    struct jstr *s = soft(x, c).u.s, *wrap = given(c->a[2]) ? to_str(x, c->a[2]).u.s : str_text(x, "\n").u.s;
+    struct jstr *s = soft(x, c).u.s,
+                *wrap = given(c->a[2]) ? to_str(x, c->a[2]).u.s : str_text(x, "\n").u.s;
     int64_t width = c->a[0].type == J_MISSING ? 79 : int_of(x, c->a[0]);
     bool split_long = c->a[1].type == J_MISSING || is_true(x, c->a[1]);
     if (width <= 0) jx_fail(x, "invalid width");

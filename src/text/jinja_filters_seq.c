@@ -50,7 +50,8 @@ struct jv f_attr(struct jx *x, struct jcall *c) {
     struct jv o = c->self, name = c->a[0];
     if (o.type == J_DICT) { /* only attributes, never keys */
         const struct jbuiltin *m = method_find(str_slice(name));
-        if (m == NULL || method_for(m, J_DICT) == NULL) return jv_undef("dict has no such attribute");
+        if (m == NULL || method_for(m, J_DICT) == NULL)
+            return jv_undef("dict has no such attribute");
     }
     return get_attr(x, o, name, method_find(str_slice(name)));
 }
@@ -146,7 +147,8 @@ struct jv f_groupby(struct jx *x, struct jcall *c) {
         struct jv members = list_make(x, J_LIST, 0), name = item_path(x, l->v[i], c->a[0]);
         if (name.type == J_UNDEF && given(c->a[1])) name = c->a[1];
         size_t first = i;
-        for (; i < l->n && equal(x, keys->v[i], keys->v[first]); i++) list_add(x, members.u.l, l->v[i]);
+        for (; i < l->n && equal(x, keys->v[i], keys->v[first]); i++)
+            list_add(x, members.u.l, l->v[i]);
         if (i == first) list_add(x, members.u.l, l->v[i++]); /* NaN equals nothing */
         struct jv pair = tuple2(x, name, members);
         pair.u.l->group = true;
@@ -289,9 +291,11 @@ struct jv f_map(struct jx *x, struct jcall *c) {
     struct jlist *out = list_make(x, J_LIST, 0).u.l;
     if (!is_true(x, c->self)) return iter_make(x, out);
     struct jlist *l = items_of(x, c->self);
-    struct jv *attribute = keyword(&c->rest, "attribute"), *otherwise = keyword(&c->rest, "default");
+    struct jv *attribute = keyword(&c->rest, "attribute"),
+              *otherwise = keyword(&c->rest, "default");
     bool by_attribute = c->rest.n == 0 && attribute != NULL;
-    if (by_attribute && c->rest.nkw > 1u + (otherwise != NULL)) jx_fail(x, "Unexpected keyword argument");
+    if (by_attribute && c->rest.nkw > 1u + (otherwise != NULL))
+        jx_fail(x, "Unexpected keyword argument");
     if (!by_attribute && c->rest.n == 0) jx_fail(x, "map requires a filter argument");
     const struct jbuiltin *f = by_attribute ? NULL : named(x, c->rest.v[0], true);
     struct jargs args = c->rest;
@@ -301,8 +305,8 @@ struct jv f_map(struct jx *x, struct jcall *c) {
     }
     for (size_t i = 0; i < l->n; i++) {
         jx_steps(x, 1);
-        struct jv v = by_attribute ? item_path(x, l->v[i], *attribute)
-                                   : call_builtin(x, f, l->v[i], &args);
+        struct jv v =
+            by_attribute ? item_path(x, l->v[i], *attribute) : call_builtin(x, f, l->v[i], &args);
         if (by_attribute && v.type == J_UNDEF && otherwise && given(*otherwise)) v = *otherwise;
         list_add(x, out, v);
     }
@@ -328,7 +332,8 @@ static struct jv choose(struct jx *x, struct jcall *c, bool keep, bool by_attrib
     for (size_t i = 0; i < l->n; i++) {
         jx_steps(x, 1);
         struct jv v = item_path(x, l->v[i], attribute);
-        if (is_true(x, test ? call_builtin(x, test, v, &args) : v) == keep) list_add(x, out, l->v[i]);
+        if (is_true(x, test ? call_builtin(x, test, v, &args) : v) == keep)
+            list_add(x, out, l->v[i]);
     }
     return iter_make(x, out);
 }

@@ -8,7 +8,7 @@
 #include "text/jinja_internal.h"
 
 struct spec {
-    struct jv fill; /* string, or J_MISSING for a blank */
+    struct jv fill;         /* string, or J_MISSING for a blank */
     char align, sign, type; /* 0: not given */
     bool alternate, zero;
     char grouping;
@@ -65,7 +65,8 @@ static void add_number(struct jbuf *b, bool negative, const char *prefix, struct
     str_add_text(&text, prefix);
     group_digits(&text, digits, s->grouping, strlen(prefix) == 2 ? 4 : 3, width);
     str_add_text(&text, rest);
-    struct jv v = str_make(b->x, arena_strndup(&b->x->arena, text.data, text.size), text.size, false);
+    struct jv v =
+        str_make(b->x, arena_strndup(&b->x->arena, text.data, text.size), text.size, false);
     str_free(&text);
     struct spec outer = *s;
     if (outer.align == '=') outer.align = 0;
@@ -334,7 +335,8 @@ void format_value(struct jbuf *b, struct jv v, struct slice text) {
         return;
     }
     parse_spec(x, text, &s);
-    bool int_type = s.type && strchr("bcdoxXn", s.type), any_float = s.type && strchr("eEfFgG%", s.type);
+    bool int_type = s.type && strchr("bcdoxXn", s.type),
+         any_float = s.type && strchr("eEfFgG%", s.type);
     if (v.type == J_BOOL && s.type) v = jv_int(v.u.b);
     if (v.type == J_STR || (v.type == J_BOOL && !s.type)) {
         if ((s.type && s.type != 's') || s.sign || s.grouping || s.align == '=' || s.alternate) {
@@ -342,7 +344,8 @@ void format_value(struct jbuf *b, struct jv v, struct slice text) {
         }
         struct jv str = to_str(x, v.type == J_BOOL ? jv_int(v.u.b) : v);
         if (v.type == J_BOOL && s.width == 0 && !s.align) str = to_str(x, v);
-        if (s.precision >= 0) str = str_part(x, str.u.s, 0, str_offset(str.u.s, (size_t)s.precision));
+        if (s.precision >= 0)
+            str = str_part(x, str.u.s, 0, str_offset(str.u.s, (size_t)s.precision));
         if (s.zero && s.fill.type == J_MISSING) s.fill = str_text(x, "0");
         add_padded(b, str.u.s, &s, v.type == J_BOOL ? '>' : '<');
         return;
@@ -468,7 +471,8 @@ static void braces_into(struct braces *p, struct jbuf *b, struct jstr *f, size_t
             }
             v = buf_take(&t);
             at += 2;
-            if (at < close && f->p[at] != ':') jx_fail(x, "expected ':' after conversion specifier");
+            if (at < close && f->p[at] != ':')
+                jx_fail(x, "expected ':' after conversion specifier");
         }
         struct jbuf spec;
         buf_init(&spec, x);

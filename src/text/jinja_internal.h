@@ -132,7 +132,7 @@ struct jloop {
     struct jlist *items;
     size_t index0;
     int64_t depth0;
-    struct jv last_changed; /* tuple, or J_MISSING */
+    struct jv last_changed;     /* tuple, or J_MISSING */
     const struct node *recurse; /* the for statement, if it is recursive */
     struct frame *outer;
 };
@@ -250,8 +250,8 @@ struct node {
     enum node_kind kind;
     enum op op;
     int line;
-    int symbol;          /* names: index into the template's symbols */
-    bool flag;           /* for: recursive; slices: of a constant */
+    int symbol;                                  /* names: index into the template's symbols */
+    bool flag;                                   /* for: recursive; slices: of a constant */
     bool uses_varargs, uses_kwargs, uses_caller; /* macros */
     struct node *a, *b, *c;
     struct node *list;   /* children, linked by next */
@@ -260,8 +260,9 @@ struct node {
     struct node *body, *else_;
     struct hidden hidden, else_hidden; /* of the scopes of body and else_ */
     struct node *next;
-    struct jv value;     /* constants, data; attribute names as string */
-    const struct jbuiltin *builtin; /* filters and tests; attributes: a method of that name or NULL */
+    struct jv value; /* constants, data; attribute names as string */
+    const struct jbuiltin
+        *builtin; /* filters and tests; attributes: a method of that name or NULL */
 };
 
 struct jinja {
@@ -311,7 +312,7 @@ struct parser {
     int depth, loops;
     bool soft; /* inside an if: unknown filters fail when they are used, not before */
     const struct node *unknown; /* a filter or test that does not exist, not yet complained of */
-    struct node *macro; /* innermost macro or call block */
+    struct node *macro;         /* innermost macro or call block */
     size_t symbol_cap;
 };
 

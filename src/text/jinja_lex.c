@@ -1,5 +1,6 @@
 /* Template source to tokens. The rules for blanks around tags are Jinja's with trim_blocks and
- * lstrip_blocks on: a block tag swallows the newline after it and the blanks before it on its line. */
+ * lstrip_blocks on: a block tag swallows the newline after it and the blanks before it on its line.
+ */
 #include <string.h>
 #include <utf8proc.h>
 
@@ -140,7 +141,9 @@ static void lex_comment(struct lexer *l, size_t start) {
 }
 
 static bool digit_in(char c, int base) {
-    int d = c >= '0' && c <= '9' ? c - '0' : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 87 : 99;
+    int d = c >= '0' && c <= '9'                 ? c - '0'
+            : (c | 32) >= 'a' && (c | 32) <= 'f' ? (c | 32) - 87
+                                                 : 99;
     return d < base;
 }
 
@@ -216,7 +219,9 @@ static size_t hex_escape(struct lexer *l, struct str *out, size_t at, size_t end
         if (d < 0) {
             str_free(out);
             parse_fail(l->p, line_of(l, l->at), "truncated \\%c escape",
-                       digits == 2 ? 'x' : digits == 4 ? 'u' : 'U');
+                       digits == 2   ? 'x'
+                       : digits == 4 ? 'u'
+                                     : 'U');
         }
         c = c << 4 | (uint32_t)d;
     }
@@ -241,7 +246,8 @@ static size_t unescape(struct lexer *l, struct str *out, size_t at, size_t end) 
     if (c >= '0' && c <= '7') {
         uint32_t v = 0;
         size_t stop = at + 3 < end ? at + 3 : end;
-        while (at < stop && l->s[at] >= '0' && l->s[at] <= '7') v = v * 8 + (uint32_t)(l->s[at++] - '0');
+        while (at < stop && l->s[at] >= '0' && l->s[at] <= '7')
+            v = v * 8 + (uint32_t)(l->s[at++] - '0');
         str_add_codepoint(out, v);
         return at;
     }

@@ -102,8 +102,8 @@ static struct jv m_count(struct jx *x, struct jcall *c) {
     if (needle->n == 0) {
         return jv_int((int64_t)(chars_before(s, to) - chars_before(s, from)) + 1);
     }
-    while ((from = str_find((struct slice){s->p, to}, (struct slice){needle->p, needle->n}, from)) !=
-           SIZE_MAX) {
+    while ((from = str_find((struct slice){s->p, to}, (struct slice){needle->p, needle->n},
+                            from)) != SIZE_MAX) {
         n++;
         from += needle->n;
     }
@@ -185,7 +185,8 @@ static struct jv m_format_map(struct jx *x, struct jcall *c) {
     struct jdict *d = c->a[0].u.d;
     args.kw = jx_alloc(x, (d->n + 1) * sizeof *args.kw);
     for (size_t i = 0; i < d->n; i++) {
-        if (d->v[i].key.type == J_STR) args.kw[args.nkw++] = (struct jkw){d->v[i].key, d->v[i].value};
+        if (d->v[i].key.type == J_STR)
+            args.kw[args.nkw++] = (struct jkw){d->v[i].key, d->v[i].value};
     }
     return format_braces(x, c->self.u.s, &args);
 }
@@ -263,7 +264,8 @@ static struct jv m_split(struct jx *x, struct jcall *c) {
     struct jv l = list_make(x, J_LIST, 0);
     size_t from = 0;
     for (; max > 0; max--) {
-        size_t at = str_find((struct slice){s->p, s->n}, (struct slice){separator->p, separator->n}, from);
+        size_t at =
+            str_find((struct slice){s->p, s->n}, (struct slice){separator->p, separator->n}, from);
         if (at == SIZE_MAX) break;
         list_add(x, l.u.l, str_part(x, s, from, at - from));
         from = at + separator->n;
@@ -310,9 +312,10 @@ static struct jv partition(struct jx *x, struct jcall *c, bool last) {
     struct jv t = list_make(x, J_TUPLE, 3);
     jx_steps(x, s->n / 16);
     if (at == SIZE_MAX) {
+        struct jv empty = str_part(x, s, 0, 0);
         if (!last) list_add(x, t.u.l, c->self);
-        list_add(x, t.u.l, str_text(x, ""));
-        list_add(x, t.u.l, str_text(x, ""));
+        list_add(x, t.u.l, empty);
+        list_add(x, t.u.l, empty);
         if (last) list_add(x, t.u.l, c->self);
         return t;
     }
@@ -412,7 +415,8 @@ enum { IS_ALPHA, IS_DIGIT, IS_ALNUM, IS_SPACE, IS_NUMERIC, IS_DECIMAL, IS_PRINTA
 static bool char_is(uint32_t c, int kind) {
     utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
     bool alpha = k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL ||
-                 k == UTF8PROC_CATEGORY_LT || k == UTF8PROC_CATEGORY_LM || k == UTF8PROC_CATEGORY_LO;
+                 k == UTF8PROC_CATEGORY_LT || k == UTF8PROC_CATEGORY_LM ||
+                 k == UTF8PROC_CATEGORY_LO;
     bool decimal = k == UTF8PROC_CATEGORY_ND;
     bool digit = decimal || c == 0xb2 || c == 0xb3 || c == 0xb9 || c == 0x2070 ||
                  (c >= 0x2074 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089) ||

@@ -66,11 +66,12 @@ bool parse_skip(struct parser *p, const char *text) {
 
 static void unexpected(struct parser *p, const char *wanted) {
     const struct token *t = parse_peek(p, 0);
-    static const char *const names[] = {"end of template", "text", "start of a tag",
-                                        "end of a tag", "start of a value", "end of a value"};
+    static const char *const names[] = {"end of template",  "text",
+                                        "start of a tag",   "end of a tag",
+                                        "start of a value", "end of a value"};
     struct slice got = t->kind <= T_VAR_END ? slice_of(names[t->kind]) : t->text;
-    parse_fail(p, t->line, "expected %s, got '%.*s'", wanted,
-               (int)(got.size > 40 ? 40 : got.size), got.data);
+    parse_fail(p, t->line, "expected %s, got '%.*s'", wanted, (int)(got.size > 40 ? 40 : got.size),
+               got.data);
 }
 
 const struct token *parse_expect_name(struct parser *p) {

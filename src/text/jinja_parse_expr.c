@@ -355,7 +355,8 @@ static struct node *parse_subscribed(struct parser *p) {
     struct node *n = node_new(p, N_SLICE, parse_peek(p, 0)->line);
     n->a = first;
     p->at++;
-    if (!parse_at(p, ":") && !parse_at(p, "]") && !parse_at(p, ",")) n->b = parse_expression(p, true);
+    if (!parse_at(p, ":") && !parse_at(p, "]") && !parse_at(p, ","))
+        n->b = parse_expression(p, true);
     if (parse_skip(p, ":") && !parse_at(p, "]") && !parse_at(p, ",")) {
         n->c = parse_expression(p, true);
     }
@@ -373,7 +374,8 @@ static bool is_constant(const struct node *n, int depth) {
     for (const struct node *c = n->kwargs; c; c = c->next) {
         if (!is_constant(c->a, depth + 1)) return false;
     }
-    return is_constant(n->a, depth + 1) && is_constant(n->b, depth + 1) && is_constant(n->c, depth + 1);
+    return is_constant(n->a, depth + 1) && is_constant(n->b, depth + 1) &&
+           is_constant(n->c, depth + 1);
 }
 
 static struct node *parse_subscript(struct parser *p, struct node *o) {

@@ -63,7 +63,10 @@ static void add_str_repr(struct jbuf *b, const struct jstr *s) {
         } else if (c == '\\' || c == (uint32_t)quote) {
             snprintf(text, sizeof text, "\\%c", (char)c);
         } else if (!is_printable(c)) {
-            snprintf(text, sizeof text, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x",
+            snprintf(text, sizeof text,
+                     c < 0x100     ? "\\x%02x"
+                     : c < 0x10000 ? "\\u%04x"
+                                   : "\\U%08x",
                      c);
         }
         if (text[0]) {
@@ -244,7 +247,8 @@ static void json_string(struct jbuf *b, const struct jstr *s, bool ascii) {
         if (c >= 0x80) n = utf8_decode(s->p + at, s->n - at, &c);
         bool plain = c >= 0x20 && c != '"' && c != '\\' && (!ascii || c < 0x7f);
         if (!plain) {
-            const char *names = "\"\\\n\r\t\b\f", *known = c && c < 0x80 ? strchr(names, (int)c) : 0;
+            const char *names = "\"\\\n\r\t\b\f",
+                       *known = c && c < 0x80 ? strchr(names, (int)c) : 0;
             buf_add_part(b, s, from, at - from);
             if (known) {
                 snprintf(text, sizeof text, "\\%c", "\"\\nrtbf"[known - names]);
@@ -309,7 +313,8 @@ static void json_key(struct jbuf *b, struct jv key, const struct json_style *sty
 
 static void json_dict(struct jbuf *b, const struct jdict *d, const struct json_style *style,
                       int depth) {
-    struct jlist *keys = list_make(b->x, J_LIST, d->n).u.l, *values = list_make(b->x, J_LIST, d->n).u.l;
+    struct jlist *keys = list_make(b->x, J_LIST, d->n).u.l,
+                 *values = list_make(b->x, J_LIST, d->n).u.l;
     for (size_t i = 0; i < d->n; i++) {
         list_add(b->x, keys, d->v[i].key);
         list_add(b->x, values, d->v[i].value);

@@ -1,9 +1,9 @@
 /* Which names are undefined when a scope begins.
  *
- * jinja2 compiles names to local variables. A name that a scope sets, outside any if, before it reads
- * it there is such a variable from the scope's first line, undefined until it is set: scopes inside
- * that read it earlier do not see the variable of the rendering of that name. A name that an outer
- * scope mentions, or that is read first, keeps its outer value until then. */
+ * jinja2 compiles names to local variables. A name that a scope sets, outside any if, before it
+ * reads it there is such a variable from the scope's first line, undefined until it is set: scopes
+ * inside that read it earlier do not see the variable of the rendering of that name. A name that an
+ * outer scope mentions, or that is read first, keeps its outer value until then. */
 #include <string.h>
 
 #include "base/caps.h"
@@ -58,7 +58,8 @@ static void store(struct analysis *a, struct scope *s, int symbol, bool in_if) {
 
 static void visit_expr(struct analysis *a, struct scope *s, const struct node *n) {
     if (n == NULL) return;
-    if (++a->depth > CAP_TEMPLATE_STACK) parse_fail(a->p, n->line, "an expression nested too deeply");
+    if (++a->depth > CAP_TEMPLATE_STACK)
+        parse_fail(a->p, n->line, "an expression nested too deeply");
     if (n->kind == N_NAME || n->kind == N_NSREF) load(s, n->symbol);
     if (n->kind != N_NAME) visit_expr(a, s, n->a);
     visit_expr(a, s, n->b);
@@ -119,7 +120,8 @@ static struct hidden scope_of(struct analysis *a, struct scope *parent, struct n
     }
     if (owner && owner->kind == N_FILTER_BLOCK) visit_expr(a, &s, owner->b);
     if (owner && owner->kind == N_WITH) {
-        for (struct node *c = owner->list; c; c = c->next->next) visit_target(a, &s, c, false, true);
+        for (struct node *c = owner->list; c; c = c->next->next)
+            visit_target(a, &s, c, false, true);
     }
     visit_statements(a, &s, body, false);
     analyse_inside(a, &s, body);

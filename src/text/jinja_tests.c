@@ -54,8 +54,8 @@ TEST(t_sequence, v.type == J_STR || v.type == J_LIST || v.type == J_TUPLE || v.t
 TEST(t_iterable, v.type == J_UNDEF || v.type == J_STR || v.type == J_LIST || v.type == J_TUPLE ||
                      v.type == J_DICT || v.type == J_RANGE || v.type == J_VIEW ||
                      v.type == J_ITER || v.type == J_LOOP)
-TEST(t_callable, v.type == J_MACRO || v.type == J_FUNC || v.type == J_METHOD ||
-                     v.type == J_LOOP || v.type == J_JOINER || v.type == J_UNDEF)
+TEST(t_callable, v.type == J_MACRO || v.type == J_FUNC || v.type == J_METHOD || v.type == J_LOOP ||
+                     v.type == J_JOINER || v.type == J_UNDEF)
 TEST(t_escaped, v.type == J_STR && v.u.s->markup)
 TEST(t_eq, equal(x, v, c->a[0]))
 TEST(t_ne, !equal(x, v, c->a[0]))
@@ -234,14 +234,10 @@ static struct jv g_strftime(struct jx *x, struct jcall *c) {
 }
 
 static const struct jbuiltin globals[] = {
-    {"range", "_ _? _?", g_range, 0},
-    {"dict", "_? **", g_dict, 0},
-    {"namespace", "_? **", g_namespace, 0},
-    {"cycler", "*", g_cycler, 0},
-    {"joiner", "sep?", g_joiner, 0},
-    {"raise_exception", "message", g_raise, 0},
-    {"strftime_now", "format", g_strftime, 0},
-    {NULL, NULL, NULL, 0},
+    {"range", "_ _? _?", g_range, 0},          {"dict", "_? **", g_dict, 0},
+    {"namespace", "_? **", g_namespace, 0},    {"cycler", "*", g_cycler, 0},
+    {"joiner", "sep?", g_joiner, 0},           {"raise_exception", "message", g_raise, 0},
+    {"strftime_now", "format", g_strftime, 0}, {NULL, NULL, NULL, 0},
 };
 
 const struct jbuiltin *global_find(struct slice name) {

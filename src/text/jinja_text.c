@@ -155,8 +155,8 @@ static size_t line_end(const char *p, size_t n) {
     uint32_t c;
     size_t len = utf8_decode(p, n, &c);
     if (c == '\r' && n > 1 && p[1] == '\n') return 2;
-    bool ends = (c >= 10 && c <= 13) || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 ||
-                c == 0x2029;
+    bool ends =
+        (c >= 10 && c <= 13) || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 || c == 0x2029;
     return ends ? len : 0;
 }
 

@@ -175,11 +175,27 @@ struct jv value_from_json(struct jx *x, yyjson_val *v, bool message, int depth) 
 }
 
 const char *type_name(struct jv v) {
-    static const char *const names[] = {
-        "missing",   "Undefined", "NoneType",    "bool",   "int",      "int",    "float",
-        "str",       "list",      "tuple",       "dict",   "range",    "dict_view", "generator",
-        "Namespace", "LoopContext", "Macro",     "function", "builtin_function_or_method",
-        "Cycler",    "Joiner"};
+    static const char *const names[] = {"missing",
+                                        "Undefined",
+                                        "NoneType",
+                                        "bool",
+                                        "int",
+                                        "int",
+                                        "float",
+                                        "str",
+                                        "list",
+                                        "tuple",
+                                        "dict",
+                                        "range",
+                                        "dict_view",
+                                        "generator",
+                                        "Namespace",
+                                        "LoopContext",
+                                        "Macro",
+                                        "function",
+                                        "builtin_function_or_method",
+                                        "Cycler",
+                                        "Joiner"};
     return v.type == J_STR && v.u.s->markup ? "Markup" : names[v.type];
 }
 
@@ -230,7 +246,8 @@ static bool equal_dicts(struct jx *x, const struct jdict *a, const struct jdict 
 }
 
 static bool equal_ranges(const struct jrange *a, const struct jrange *b) {
-    return a->n == b->n && (a->n == 0 || (a->start == b->start && (a->n == 1 || a->step == b->step)));
+    return a->n == b->n &&
+           (a->n == 0 || (a->start == b->start && (a->n == 1 || a->step == b->step)));
 }
 
 static bool equal_views(struct jx *x, struct jv a, struct jv b) {
@@ -251,7 +268,8 @@ bool equal(struct jx *x, struct jv a, struct jv b) {
     if (a.type == J_NONE || a.type == J_UNDEF || a.type == J_MISSING) return true;
     if (a.type == J_STR) return slice_equal(str_slice(a), str_slice(b));
     if (a.type == J_RANGE) return equal_ranges(a.u.range, b.u.range);
-    if (a.type == J_METHOD) return a.u.method->fn == b.u.method->fn && equal(x, a.u.method->self, b.u.method->self);
+    if (a.type == J_METHOD)
+        return a.u.method->fn == b.u.method->fn && equal(x, a.u.method->self, b.u.method->self);
     if (a.type != J_LIST && a.type != J_TUPLE && a.type != J_DICT && a.type != J_VIEW) {
         return a.u.l == b.u.l;
     }
@@ -336,7 +354,9 @@ static struct jlist *string_items(struct jx *x, struct jstr *s) {
     for (size_t at = 0; at < s->n;) {
         size_t len = utf8_sequence_length(s->p + at, s->n - at);
         if (len == 0) len = 1;
-        list_add(x, l, str_part(x, s, at, len));
+        struct jv c = str_part(x, s, at, len);
+        c.u.s->markup = false; /* iterating Markup gives plain text */
+        list_add(x, l, c);
         at += len;
     }
     jx_steps(x, l->n);
@@ -357,7 +377,8 @@ static struct jlist *loop_items(struct jx *x, struct jloop *loop) {
     struct jlist *l = list_make(x, J_LIST, 0).u.l;
     while (loop->index0 + 1 < loop->items->n) {
         loop->index0++;
-        list_add(x, l, tuple2(x, loop->items->v[loop->index0], (struct jv){J_LOOP, {.loop = loop}}));
+        list_add(x, l,
+                 tuple2(x, loop->items->v[loop->index0], (struct jv){J_LOOP, {.loop = loop}}));
     }
     return l;
 }
@@ -436,7 +457,8 @@ int64_t int_of(struct jx *x, struct jv v) {
     if (v.type == J_BOOL) return v.u.b;
     if (v.type == J_UNDEF) jx_fail(x, "%s", v.u.hint);
     if (v.type == J_BIG) jx_fail(x, "Python int too large to convert to C ssize_t");
-    if (v.type != J_INT) jx_fail(x, "'%s' object cannot be interpreted as an integer", type_name(v));
+    if (v.type != J_INT)
+        jx_fail(x, "'%s' object cannot be interpreted as an integer", type_name(v));
     return v.u.i;
 }
 
@@ -454,9 +476,9 @@ static struct jv no_attribute(struct jx *x, struct jv o, struct jv name) {
 
 static bool loop_attr(struct jloop *l, struct slice name, struct jv *out) {
     size_t n = l->items->n, i = l->index0;
-    static const char *const names[] = {"index",  "index0", "revindex", "revindex0", "first",
-                                        "last",   "length", "depth",    "depth0",    "previtem",
-                                        "nextitem"};
+    static const char *const names[] = {"index",  "index0",   "revindex", "revindex0",
+                                        "first",  "last",     "length",   "depth",
+                                        "depth0", "previtem", "nextitem"};
     int which = -1;
     for (int k = 0; k < 11; k++) {
         if (slice_equal(name, slice_of(names[k]))) which = k;
@@ -549,6 +571,7 @@ static void fail_undefined(struct jx *x, struct jv o) {
 struct jv get_attr(struct jx *x, struct jv o, struct jv name, const struct jbuiltin *method) {
     struct jv out;
     struct slice s = str_slice(name);
+    if (o.type == J_UNDEF && slice_equal(s, slice_of("__class__"))) return no_attribute(x, o, name);
     if (o.type == J_UNDEF) fail_undefined(x, o);
     if (o.type == J_NAMESPACE) {
         struct jv *v = dict_get(x, o.u.d, name);

@@ -1,5 +1,5 @@
-/* Any text as a template, rendered with a small fixed conversation. Seeds: tests/data/chat-templates
- * and the sources of tests/data/jinja/programs.jsonl. */
+/* Any text as a template, rendered with a small fixed conversation. Seeds:
+ * tests/data/chat-templates and the sources of tests/data/jinja/programs.jsonl. */
 #include <stdlib.h>
 #include <string.h>
 

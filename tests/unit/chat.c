@@ -96,10 +96,11 @@ static void test_none(void **state) {
 
 static void test_string(void **state) {
     (void)state;
-    write_file("tokenizer_config.json",
-               "{\"chat_template\": \"{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
-               "{{ tools is none }}{{ add_generation_prompt }}\","
-               " \"bos_token\": \"<s>\", \"eos_token\": {\"content\": \"</s>\", \"lstrip\": false}}");
+    write_file(
+        "tokenizer_config.json",
+        "{\"chat_template\": \"{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"
+        "{{ tools is none }}{{ add_generation_prompt }}\","
+        " \"bos_token\": \"<s>\", \"eos_token\": {\"content\": \"</s>\", \"lstrip\": false}}");
     expect(HELLO, NULL, "<s>hi</s>TrueTrue");
     write_file("special_tokens_map.json", "{\"bos_token\": \"<other>\", \"pad_token\": \"<pad>\"}");
     expect(HELLO, "{{ bos_token }}{{ pad_token }}", "<s><pad>");
@@ -171,8 +172,9 @@ static void test_bad_requests(void **state) {
 /* Bytes of messages, tools and kwargs are marked; bos_token is the template's. */
 static void test_origin(void **state) {
     (void)state;
-    const char *json = "{\"messages\": [{\"role\": \"user\", \"content\": \"<s>\"}], \"tools\": [\"<s>\"],"
-                       " \"kwargs\": {\"k\": \"<s>\"}}";
+    const char *json =
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"<s>\"}], \"tools\": [\"<s>\"],"
+        " \"kwargs\": {\"k\": \"<s>\"}}";
     struct chat *chat = NULL;
     struct jinja_output out = {0};
     yyjson_doc *doc = yyjson_read(json, strlen(json), 0);
@@ -186,7 +188,8 @@ static void test_origin(void **state) {
     assert_int_equal(chat_load(folder, &chat, NULL), 0);
     assert_int_equal(chat_render(chat, &r, &out, NULL), 0);
     assert_string_equal(out.text.data, "<s><s><s><s><s><s>");
-    static const struct jinja_run want[] = {{3, false}, {3, true}, {3, false}, {6, true}, {3, false}};
+    static const struct jinja_run want[] = {
+        {3, false}, {3, true}, {3, false}, {6, true}, {3, false}};
     assert_int_equal(out.run_count, 5);
     for (size_t i = 0; i < 5; i++) {
         assert_int_equal(out.runs[i].bytes, want[i].bytes);
@@ -201,8 +204,9 @@ static void test_origin(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_none),         TEST(test_string),      TEST(test_named_list),
-        TEST(test_file_first),   TEST(test_broken_files), TEST(test_clock),
+        TEST(test_none),         TEST(test_string),
+        TEST(test_named_list),   TEST(test_file_first),
+        TEST(test_broken_files), TEST(test_clock),
         TEST(test_kwargs),       TEST(test_JJ07_kwargs_replace_nothing),
         TEST(test_bad_requests), TEST(test_origin),
     };
