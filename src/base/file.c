@@ -22,8 +22,8 @@ static int open_regular(const char *path, int *fd, size_t *size, struct imp_erro
 }
 
 int file_read(const char *path, size_t cap_bytes, struct str *out, struct imp_error *err) {
-    int fd;
-    size_t size;
+    int fd = -1;
+    size_t size = 0;
     int rc = open_regular(path, &fd, &size, err);
     if (rc < 0) return rc;
     if (size > cap_bytes) {
@@ -49,8 +49,8 @@ int file_read(const char *path, size_t cap_bytes, struct str *out, struct imp_er
 }
 
 int file_map_open(const char *path, struct file_map *out, struct imp_error *err) {
-    int fd;
-    size_t size;
+    int fd = -1;
+    size_t size = 0;
     *out = (struct file_map){0};
     int rc = open_regular(path, &fd, &size, err);
     if (rc < 0) return rc;
