@@ -15,7 +15,8 @@ static int open_regular(const char *path, int *fd, size_t *size, struct imp_erro
     if (*fd < 0) return error_set(err, IMP_ERR_IO, path, "cannot open: %s", strerror(errno));
     if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(*fd);
-        return error_set(err, IMP_ERR_FILE, path, "not a regular file");
+        error_set(err, IMP_ERR_FILE, path, "not a regular file");
+        return IMP_ERR_FILE;
     }
     *size = (size_t)st.st_size;
     return 0;
