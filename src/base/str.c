@@ -19,9 +19,9 @@ void *mem_zero(size_t count, size_t bytes) {
 }
 
 void *mem_grow(void *p, size_t bytes) {
-    void *grown = realloc(p, bytes ? bytes : 1);
-    check(grown != NULL);
-    return grown;
+    p = realloc(p, bytes ? bytes : 1);
+    check(p != NULL);
+    return p;
 }
 
 char *mem_strndup(const char *p, size_t n) {
