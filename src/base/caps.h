@@ -18,6 +18,7 @@
 #define CAP_CONTEXT             (1 << 26)
 #define CAP_GGUF_KEYS           100000u
 #define CAP_GGUF_KEY_BYTES      65535u
+#define CAP_GGUF_ALIGNMENT      (1u << 20)
 #define CAP_TOKENIZER_BYTES     (256u << 20)
 #define CAP_TEMPLATE_BYTES      (4u << 20)
 #define CAP_TEMPLATE_DEPTH      200       /* nesting of statements, expressions and macro calls */
