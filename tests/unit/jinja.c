@@ -354,6 +354,7 @@ static void test_origins_of_operations(void **state) {
 static void test_language(void **state) {
     (void)state;
     expect("{{ 1 + 2 * 3 }}", "7");
+    expect("{{ l[3] is defined }}{{ l[2] }}{{ l[-3] }}{{ l[-4] is defined }}", "False31False");
     expect("{% for i in l %}{{ i }}{% if not loop.last %},{% endif %}{% endfor %}", "1,2,3");
     expect("{{ strftime_now('%d %b %Y') }}", "02 Jan 2026");
     expect("{{ 2 ** 200 }}", "1606938044258990275541962092341162602522202993782792835301376");
