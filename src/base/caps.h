@@ -26,6 +26,7 @@
 #define CAP_TOKENIZER_GROWTH    256 /* times that text may grow in all of them together */
 #define CAP_TOKEN_BYTES         65535u
 #define CAP_ADDED_TOKENS        100000u
+#define CAP_ADDED_TOKEN_BYTES   1024u /* every place of a text may be read that far */
 #define CAP_PATTERN_BYTES       8192u     /* of one regular expression */
 #define CAP_PATTERN_DEPTH       32
 #define CAP_PATTERN_REPEAT      1000

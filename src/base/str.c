@@ -85,8 +85,9 @@ void str_add_char(struct str *s, char c) {
 }
 
 void str_add_codepoint(struct str *s, uint32_t codepoint) {
-    char bytes[4];
-    str_add(s, bytes, utf8_encode(codepoint, bytes));
+    char bytes[4] = {0};
+    size_t n = utf8_encode(codepoint, bytes);
+    str_add(s, bytes, n);
 }
 
 void str_printf(struct str *s, const char *fmt, ...) {

@@ -17,7 +17,7 @@
 struct imp_engine;
 
 /* TEXT_ROOM is more than one step can make printable, but for tokens of absurd length. */
-enum { STREAM_EVENTS = 256, STREAM_TEXT_BYTES = 32768, STREAM_TEXT_ROOM = 8192 };
+enum { STREAM_EVENTS = 64, STREAM_TEXT_BYTES = 32768, STREAM_TEXT_ROOM = 8192 };
 
 struct event_slot {
     struct imp_event event; /* text, top_* and logits are filled in when it is handed out */

@@ -5,8 +5,8 @@
  * gguf_import_row dequantises from the mapping, so a caller streams a model of any size. Immutable
  * after opening; any thread, any number of rows at once.
  *
- * Families: llama (also Mistral and SmolLM2, which GGUF files call llama), qwen2, qwen3, gemma3
- * (text only). Everything else, and every key or tensor whose meaning would be lost, is
+ * Families: llama (also Mistral and SmolLM2, which GGUF files call llama), qwen2, qwen3.
+ * Everything else, and every key or tensor whose meaning would be lost, is
  * IMP_ERR_UNSUPPORTED; what contradicts itself is IMP_ERR_FILE. Both name the key or the tensor. */
 #ifndef IMP_LOAD_GGUF_IMPORT_H
 #define IMP_LOAD_GGUF_IMPORT_H

@@ -130,7 +130,8 @@ static size_t strip_right(const char *text, size_t size, size_t end) {
 
 void added_find(const struct added_set *set, const struct added_rules *rules, const char *text,
                 size_t size, struct segments *out) {
-    size_t done = 0; /* text before this is in a segment */
+    size_t done = 0;  /* text before this is in a segment */
+    size_t blank = 0; /* a run of spaces that was walked ends here: each is walked once */
     for (size_t at = 0; at < size;) {
         unsigned char lead = (unsigned char)text[at];
         const struct added_token *token = NULL;
@@ -144,12 +145,12 @@ void added_find(const struct added_set *set, const struct added_rules *rules, co
         size_t start = at, end = at + token->match.size;
         at = end; /* the search goes on behind the token, even if it does not count */
         if (!applies(rules, token, text, size, start)) continue;
-        /* Another token may begin in spaces that this one swallowed: as in the original, it then
-         * starts anew from its own place. */
-        if (token->left_strip) start = strip_left(text, done < start ? done : start, start);
-        if (token->right_strip) end = strip_right(text, size, end);
+        /* The token before may have swallowed the spaces that this one begins in. The package then
+         * lets it be, or has nothing left of it if it strips on the left. */
+        if (token->left_strip) start = done < start ? strip_left(text, done, start) : done;
+        if (token->right_strip) end = blank = strip_right(text, size, end < blank ? blank : end);
         if (done < start) add_segment(out, NULL, done, start);
-        add_segment(out, token, start, end);
+        if (start < end) add_segment(out, token, start, end);
         done = end;
     }
     if (done < size) add_segment(out, NULL, done, size);

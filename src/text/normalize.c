@@ -204,6 +204,21 @@ static void strip(struct flow *f, bool left, bool right) {
     copy(f, from, to);
 }
 
+/* Capitals of Unicode 16 and 17, which utf8proc may not know. */
+static uint32_t lowercase_newer(uint32_t c) {
+    static const struct {
+        uint32_t low, high;
+        int32_t to; /* added to the code point */
+    } ranges[] = {{0x1c89, 0x1c89, 1},   {0xa7cb, 0xa7cb, -42343}, {0xa7cc, 0xa7cc, 1},
+                  {0xa7ce, 0xa7ce, 1},   {0xa7d2, 0xa7d2, 1},      {0xa7d4, 0xa7d4, 1},
+                  {0xa7da, 0xa7da, 1},   {0xa7dc, 0xa7dc, -42561}, {0x10d50, 0x10d65, 32},
+                  {0x16ea0, 0x16eb8, 27}};
+    for (size_t i = 0; i < sizeof ranges / sizeof *ranges; i++) {
+        if (c >= ranges[i].low && c <= ranges[i].high) return (uint32_t)((int32_t)c + ranges[i].to);
+    }
+    return c;
+}
+
 /* What one character becomes; 0 characters: it goes. */
 static size_t lowercase(uint32_t c, uint32_t out[2]) {
     out[0] = c;
@@ -213,6 +228,7 @@ static size_t lowercase(uint32_t c, uint32_t out[2]) {
         return 2;
     }
     out[0] = (uint32_t)utf8proc_tolower((utf8proc_int32_t)c);
+    if (out[0] == c) out[0] = lowercase_newer(c);
     return 1;
 }
 

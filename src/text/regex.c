@@ -78,6 +78,12 @@ struct regex *regex_word_new(bool words) {
     return regex;
 }
 
+bool regex_matches_empty(const struct regex *regex) {
+    uint32_t empty = 0;
+    pcre2_pattern_info(regex->code, PCRE2_INFO_MATCHEMPTY, &empty);
+    return empty != 0;
+}
+
 void regex_free(struct regex *regex) {
     if (regex == NULL) return;
     pcre2_code_free(regex->code);

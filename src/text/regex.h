@@ -24,6 +24,7 @@ int regex_compile_literal(struct slice text, const char *where, struct regex **o
 /* What the Rust crate `regex` calls \w: one such character, which tells words apart around added
  * tokens, or (words) runs of them and runs of what is neither they nor space. */
 struct regex *regex_word_new(bool words);
+bool regex_matches_empty(const struct regex *regex);
 void regex_free(struct regex *regex); /* NULL is fine */
 
 struct regex_scratch {

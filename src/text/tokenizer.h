@@ -36,13 +36,16 @@ void tokenizer_free(struct tokenizer *t); /* NULL is fine */
 #define TOKENIZE_ADD_SPECIAL 2u /* what the post-processor adds around one sequence */
 
 /* Where text comes from, as runs that tile it: special tokens are recognised only where every byte
- * of them lies in runs with `special` true. spans NULL: the flags decide for the whole text. */
+ * of them lies in runs with `special` true; one that lies partly there does not exist. Bytes behind
+ * the last run are not special. spans NULL: the flags decide for the whole text. */
 struct text_span {
     size_t bytes;
     bool special;
 };
 
-/* Appends to *out. Broken UTF-8: each broken byte counts as U+FFFD. Linear in size. */
+/* Appends to *out. Broken UTF-8: each broken byte counts as U+FFFD. Linear in size, but for a
+ * factor of log n where the file does not split the text. Where one of the file's expressions takes
+ * more than CAP_PATTERN_STEPS steps at one place, the rest of that stretch is left in one piece. */
 void tokenizer_encode(const struct tokenizer *t, const char *text, size_t size,
                       const struct text_span *spans, size_t span_count, unsigned flags,
                       struct ids *out);

@@ -13,7 +13,7 @@ static int read_added(struct loader *l, const struct added_source *from, struct 
     const struct json_at *at = &from->at;
     int rc = load_known_keys(l, value, at, known);
     if (rc == 0) rc = load_text(l, value, at, "content", &out->content);
-    if (rc == 0 && (out->content.size == 0 || out->content.size > CAP_TOKEN_BYTES)) {
+    if (rc == 0 && (out->content.size == 0 || out->content.size > CAP_ADDED_TOKEN_BYTES)) {
         rc = load_fail(l, AT(at, "content"), IMP_ERR_FILE, "has %zu bytes", out->content.size);
     }
     if (rc == 0) rc = load_bool(l, value, at, "special", &out->special);
@@ -136,18 +136,26 @@ int added_place(struct loader *l, const struct added_source *list, size_t count)
     return 0;
 }
 
-void added_finish(struct loader *l) {
+static int too_long(struct loader *l, const struct added_token *added) {
+    const struct json_at at = {.up = &load_root_at, .key = "added_tokens"};
+    return load_fail(l, &at, IMP_ERR_UNSUPPORTED, "the token %d is over %u bytes when normalized",
+                     added->id, CAP_ADDED_TOKEN_BYTES);
+}
+
+int added_finish(struct loader *l) {
     struct tokenizer *t = l->t;
     struct normalize_scratch scratch = {0};
     struct regex_scratch regex;
     regex_scratch_init(&regex);
     bool words = false;
+    int rc = 0;
     for (size_t i = 0; i < t->added_count; i++) {
         struct added_token *added = &t->added[i];
         words |= added->single_word;
         if (added->normalized && t->normalizer.count > 0) {
             struct slice text = added->content;
             normalize_run(&t->normalizer, &scratch, &regex, &text, NULL);
+            if (text.size > CAP_ADDED_TOKEN_BYTES) rc = too_long(l, added);
             added->match = load_copy(l, text);
             t->tokens[added->id].decoded = added->match;
         }
@@ -163,4 +171,5 @@ void added_finish(struct loader *l) {
     if (words) t->word = regex_word_new(false);
     added_set_build(&t->raw_set, t->added, t->added_count, false);
     added_set_build(&t->normalized_set, t->added, t->added_count, true);
+    return rc;
 }

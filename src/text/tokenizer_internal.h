@@ -90,7 +90,7 @@ struct added_source {
 int added_list(struct loader *l, yyjson_val *root, yyjson_val *config, struct added_source **list,
                size_t *count); /* *list: free() it, also after an error */
 int added_place(struct loader *l, const struct added_source *list, size_t count);
-void added_finish(struct loader *l);
+int added_finish(struct loader *l);
 
 /* tokenizer_steps.c; value may be NULL or null. */
 int load_normalizer(struct loader *l, yyjson_val *value);

@@ -427,7 +427,7 @@ static int load_root(struct loader *l, yyjson_val *root, yyjson_val *config) {
     if (rc == 0) rc = load_unknown(l, model, &model_at);
     if (rc == 0) rc = load_decoder(l, load_field(root, "decoder"));
     if (rc == 0) rc = load_post(l, load_field(root, "post_processor"), &post_at, 0);
-    if (rc == 0) added_finish(l);
+    if (rc == 0) rc = added_finish(l);
     return rc;
 }
 

@@ -99,9 +99,15 @@ static int load_content(struct chain *c, yyjson_val *value, const struct json_at
     return rc;
 }
 
+/* The package itself fails where a Replace matches nothing. */
+static int refuse_empty(struct loader *l, const struct json_at *at, const struct regex *regex) {
+    if (!regex_matches_empty(regex)) return 0;
+    return load_fail(l, AT(at, "pattern"), IMP_ERR_UNSUPPORTED, "matches the empty text");
+}
+
 /* How much a Replace may stretch a text: each match by what is put in its place. */
 static size_t replace_growth(struct slice pattern, bool literal, struct slice content) {
-    return literal ? (content.size + pattern.size - 1) / pattern.size : content.size + 1;
+    return literal ? (content.size + pattern.size - 1) / pattern.size : content.size;
 }
 
 static int load_character(struct loader *l, yyjson_val *value, const struct json_at *at,
@@ -138,6 +144,7 @@ static int normalizer_replace(struct chain *c, yyjson_val *value, const struct j
     int rc = load_known_keys(c->l, value, at, known);
     if (rc == 0) rc = load_content(c, value, at, "content", &step->content);
     if (rc == 0) rc = load_pattern(c->l, value, at, &pattern, &literal, &step->pattern);
+    if (rc == 0) rc = refuse_empty(c->l, at, step->pattern);
     if (rc == 0) rc = grow(c, at, replace_growth(pattern, literal, step->content));
     return rc;
 }
@@ -394,6 +401,7 @@ static int decoder_replace(struct chain *c, yyjson_val *value, const struct json
     int rc = load_known_keys(c->l, value, at, known);
     if (rc == 0) rc = load_content(c, value, at, "content", &step->content);
     if (rc == 0) rc = load_pattern(c->l, value, at, &pattern, &literal, &step->pattern);
+    if (rc == 0) rc = refuse_empty(c->l, at, step->pattern);
     if (rc == 0) rc = grow(c, at, replace_growth(pattern, literal, step->content));
     uint32_t first;
     /* A stream cannot know where a longer match would end. */

@@ -313,33 +313,33 @@ static void tk03_expressions(void **state) {
     str_free(&deep);
 }
 
-/* What the translation must keep of Oniguruma's meaning: pattern, text, end of the first match. */
+/* What the translation must keep of Oniguruma's meaning: pattern, text, its first match. */
 static void expressions_mean_the_same(void **state) {
     (void)state;
     static const struct {
         const char *pattern, *text;
-        int end; /* -1: none */
+        int start, end; /* -1: none */
     } cases[] = {
-        {"\\p{N}{1,3}+", "1234567a", 7}, /* Ruby: repeated, not possessive */
-        {"\\p{N}{1,3}", "1234567a", 3},
-        {"^b$", "a\nb\nc", 3},
-        {"a.c", "a\nc", -1},
-        {"\\s+", "\u180e", -1},
-        {"\\s+", "\xc2\x85\u00a0\u3000", 7},
-        {"(?i:'s)", "'\u017f", 3},
-        {"[^\\s\\p{L}\\p{N}]+", "!?x", 2},
-        {"a++a", "aaa", -1},
-        {"a{,2}", "aaa", 2},
-        {"a{x", "a{x", 3},
-        {"[\\-a-c]+", "a-c", 3},
-        {"[a-]+", "a-", 2},
-        {"\\s+(?!\\S)", "   x", 2},
-        {"(?<=x)y", "xy", 2},
-        {"\\p{L}+", "\U0002ebf0", 4}, /* Unicode 15.1 */
-        {"\\p{^L}+", "12a", 2},
-        {"\\P{L}+", "12a", 2},
-        {"\\x41\\u0042\\x{43}", "ABC", 3},
-        {"#", "#", 1},
+        {"\\p{N}{1,3}+", "1234567a", 0, 7}, /* Ruby: repeated, not possessive */
+        {"\\p{N}{1,3}", "1234567a", 0, 3},
+        {"^b$", "a\nb\nc", 2, 3},
+        {"a.c", "a\nc", -1, -1},
+        {"\\s+", "\u180e", -1, -1},
+        {"\\s+", "\xc2\x85\u00a0\u3000", 0, 7},
+        {"(?i:'s)", "'\u017f", 0, 3},
+        {"[^\\s\\p{L}\\p{N}]+", "!?x", 0, 2},
+        {"a++a", "aaa", -1, -1},
+        {"a{,2}", "aaa", 0, 2},
+        {"a{x", "a{x", 0, 3},
+        {"[\\-a-c]+", "a-c", 0, 3},
+        {"[a-]+", "a-", 0, 2},
+        {"\\s+(?!\\S)", "   x", 0, 2},
+        {"(?<=x)y", "xy", 1, 2},
+        {"\\p{L}+", "\U0002ebf0", 0, 4}, /* Unicode 15.1 */
+        {"\\p{^L}+", "12a", 0, 2},
+        {"\\P{L}+", "12a", 0, 2},
+        {"\\x41\\u0042\\x{43}", "ABC", 0, 3},
+        {"#", "#", 0, 1},
     };
     struct regex_scratch scratch;
     regex_scratch_init(&scratch);
@@ -353,7 +353,10 @@ static void expressions_mean_the_same(void **state) {
         }
         bool found =
             regex_next(regex, &scratch, cases[i].text, strlen(cases[i].text), &iter, &start, &end);
-        if ((found ? (int)end : -1) != cases[i].end) fail_msg("%s: %zu", cases[i].pattern, end);
+        if ((found ? (int)end : -1) != cases[i].end ||
+            (found ? (int)start : -1) != cases[i].start) {
+            fail_msg("%s: %zu to %zu", cases[i].pattern, start, end);
+        }
         regex_free(regex);
     }
     regex_scratch_free(&scratch);
@@ -397,6 +400,9 @@ static void unknown_fields_are_refused(void **state) {
         {PART("\"version\":\"2.0\""), "$.version", IMP_ERR_UNSUPPORTED},
         {PART("\"normalizer\":{\"type\":\"New\"}"), "$.normalizer.type", IMP_ERR_UNSUPPORTED},
         {PART("\"normalizer\":{\"type\":\"NFC\",\"x\":1}"), "$.normalizer.x", IMP_ERR_UNSUPPORTED},
+        {PART("\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"x*\"},\"content\":"
+              "\"\"}"),
+         "$.normalizer.pattern", IMP_ERR_UNSUPPORTED},
         {PART("\"normalizer\":{}"), "$.normalizer.type", IMP_ERR_FILE},
         {PART("\"normalizer\":[]"), "$.normalizer", IMP_ERR_FILE},
         {PART("\"pre_tokenizer\":{\"type\":\"UnicodeScripts\"}"), "$.pre_tokenizer.type",
@@ -596,6 +602,63 @@ static void tk07_special_tokens_in_messages(void **state) {
     tokenizer_free(t);
 }
 
+/* Normal forms are those of Unicode 9; long runs of marks are sorted without a limit. */
+static void normal_forms(void **state) {
+    (void)state;
+    struct imp_error err;
+    struct tokenizer *t = parse(
+        "{\"normalizer\":{\"type\":\"NFC\"},\"model\":" MODEL(
+            "\"a\":0,\"\u1df9\":1,\"\u0334\":2,\"\u00e9\":3,\"\u0316\":4,\"\u0305\":5", "") "}",
+        &err);
+    assert_non_null(t);
+    static const struct {
+        const char *text;
+        int32_t ids[4];
+        size_t count;
+    } cases[] = {
+        {"a\u1df9\u0334", {0, 1, 2}, 3}, /* U+1DF9 is of Unicode 10: not moved */
+        {"e\u0301", {3}, 1},
+        {"ae\u0301a", {0, 3, 0}, 3},
+        {"a\u0305\u0316\u0334", {0, 2, 4, 5}, 4},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct ids ids = encode_text(t, cases[i].text, 0);
+        assert_int_equal(ids.count, cases[i].count);
+        assert_memory_equal(ids.data, cases[i].ids, ids.count * sizeof *ids.data);
+        ids_free(&ids);
+    }
+    tokenizer_free(t);
+}
+
+/* What a user writes beside the template's tokens cannot make another, longer one of them. */
+static void tokens_do_not_cross_spans(void **state) {
+    (void)state;
+    struct imp_error err;
+    struct tokenizer *t =
+        parse(FILE_WITH(ADDED("3", "<a>") "," ADDED("4", "<a>b") "," ADDED("5", "a<a"), AB), &err);
+    assert_non_null(t);
+    static const struct {
+        const char *text;
+        struct text_span spans[3];
+        int32_t ids[4];
+        size_t count;
+    } cases[] = {
+        {"<a>b", {{4, true}}, {4}, 1},
+        {"<a>b", {{3, true}, {1, false}}, {3, 1}, 2},
+        {"a<a>", {{1, false}, {3, true}}, {0, 3}, 2},
+        {"a<a>", {{4, true}}, {5}, 1},
+        {"b<a>b", {{1, false}, {3, true}, {1, false}}, {1, 3, 1}, 3},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct ids ids = {0};
+        tokenizer_encode(t, cases[i].text, strlen(cases[i].text), cases[i].spans, 3, 0, &ids);
+        assert_int_equal(ids.count, cases[i].count);
+        assert_memory_equal(ids.data, cases[i].ids, ids.count * sizeof *ids.data);
+        ids_free(&ids);
+    }
+    tokenizer_free(t);
+}
+
 /* A special token that is looked for in normalized text. */
 static void spans_pass_the_normalizer(void **state) {
     (void)state;
@@ -764,6 +827,8 @@ int main(void) {
         cmocka_unit_test(tk05_linear_time),
         cmocka_unit_test(tk06_broken_text),
         cmocka_unit_test(tk07_special_tokens_in_messages),
+        cmocka_unit_test(normal_forms),
+        cmocka_unit_test(tokens_do_not_cross_spans),
         cmocka_unit_test(spans_pass_the_normalizer),
         cmocka_unit_test(tk08_half_a_character),
         cmocka_unit_test(config_adds_what_is_missing),

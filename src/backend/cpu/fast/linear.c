@@ -5,6 +5,8 @@
 
 /* Blocks of one task: enough to be worth handing out, few enough that the threads end together. */
 enum { ROW_TASK_MIN = 4, ROW_TASK_MAX = 16, TILE_TASK_BLOCKS = 8 };
+/* Rows are cut in multiples of every LINEAR_TILE_ROWS there is. */
+enum { TILE_STEP = 12 };
 
 struct linear_job {
     struct fast_backend *fast;
@@ -47,7 +49,7 @@ void fast_linear(struct backend *be, const struct op_linear *op) {
     struct linear_job job = {.fast = fast, .op = op, .rows = cpu_rows(&fast->cpu, op->rows)};
     if (job.rows == 0) return;
     int64_t tiles = (job.rows + TILE_ROWS - 1) / TILE_ROWS;
-    job.tile_rows = (int)((job.rows + tiles - 1) / tiles + 5) / 6 * 6;
+    job.tile_rows = (int)((job.rows + tiles - 1) / tiles + TILE_STEP - 1) / TILE_STEP * TILE_STEP;
     if (job.tile_rows > TILE_ROWS) job.tile_rows = TILE_ROWS;
     tiles = (job.rows + job.tile_rows - 1) / job.tile_rows;
     job.task_blocks = TILE_TASK_BLOCKS;
