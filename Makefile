@@ -71,8 +71,8 @@ cuda-check:
 
 # Remake the stored vectors, or compare live, with PyPI's torch and transformers (gigabytes).
 golden oracle:
-	@test -x tests/golden/$@ || { echo "make $@: there is no tests/golden/$@" >&2; exit 1; }
-	@tests/golden/$@
+	@test -x tests/golden/$@.sh || { echo "make $@: no tests/golden/$@.sh" >&2; exit 1; }
+	@tests/golden/$@.sh
 
 gpu-test:
 	@test -d src/backend/cuda || { echo "make gpu-test: imp has no CUDA backend yet" >&2; exit 1; }

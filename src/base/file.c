@@ -15,15 +15,16 @@ static int open_regular(const char *path, int *fd, size_t *size, struct imp_erro
     if (*fd < 0) return error_set(err, IMP_ERR_IO, path, "cannot open: %s", strerror(errno));
     if (fstat(*fd, &st) != 0 || !S_ISREG(st.st_mode)) {
         close(*fd);
-        return error_set(err, IMP_ERR_FILE, path, "not a regular file");
+        error_set(err, IMP_ERR_FILE, path, "not a regular file");
+        return IMP_ERR_FILE;
     }
     *size = (size_t)st.st_size;
     return 0;
 }
 
 int file_read(const char *path, size_t cap_bytes, struct str *out, struct imp_error *err) {
-    int fd;
-    size_t size;
+    int fd = -1;
+    size_t size = 0;
     int rc = open_regular(path, &fd, &size, err);
     if (rc < 0) return rc;
     if (size > cap_bytes) {
@@ -49,8 +50,8 @@ int file_read(const char *path, size_t cap_bytes, struct str *out, struct imp_er
 }
 
 int file_map_open(const char *path, struct file_map *out, struct imp_error *err) {
-    int fd;
-    size_t size;
+    int fd = -1;
+    size_t size = 0;
     *out = (struct file_map){0};
     int rc = open_regular(path, &fd, &size, err);
     if (rc < 0) return rc;

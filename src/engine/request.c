@@ -52,30 +52,27 @@ static bool wait_for_event(struct imp_stream *s, int timeout_ms) {
 
 int imp_next(struct imp_stream *s, int timeout_ms, struct imp_event *out) {
     pthread_mutex_lock(&s->lock);
-    bool had_logits = s->taken.event.kind == IMP_EVENT_LOGITS && s->taken.event.rows > 0;
-    if (had_logits) {
+    if (s->taken.event.kind == IMP_EVENT_LOGITS && s->taken.event.rows > 0) {
+        /* Giving `logits` back lets a paused sequence go on: say so before waiting for it. */
         s->logits_taken = false;
         s->taken.event.rows = 0;
-    }
-    bool was_full = s->head - s->tail + 2 > STREAM_EVENTS || had_logits ||
-                    s->text.size + 2 * STREAM_TEXT_ROOM > STREAM_TEXT_BYTES;
-    /* Sleeping with the engine paused for us would be for ever: wake it before. */
-    bool wake = was_full && !s->ended;
-    if (wake && had_logits) {
+        bool live = !s->ended;
         pthread_mutex_unlock(&s->lock);
-        engine_wake(s->engine);
+        if (live) engine_wake(s->engine);
         pthread_mutex_lock(&s->lock);
     }
     if (!wait_for_event(s, timeout_ms)) {
         pthread_mutex_unlock(&s->lock);
         return 0;
     }
+    /* Asked here and not before the wait: the ring may have filled up meanwhile. */
+    bool was_full = !stream_has_room_locked(s);
     s->taken = s->ring[s->tail % STREAM_EVENTS];
     str_clear(&s->taken_text);
     str_add(&s->taken_text, s->text.data + s->taken.text_at, s->taken.event.text_bytes);
     s->tail++;
     if (s->head == s->tail) str_clear(&s->text);
-    wake = wake && !s->ended;
+    bool wake = was_full && !s->ended;
     pthread_mutex_unlock(&s->lock);
     if (wake) engine_wake(s->engine);
 

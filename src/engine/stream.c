@@ -155,11 +155,15 @@ void stream_unref(struct imp_stream *s) {
 
 /* ---- the ring ---- */
 
+bool stream_has_room_locked(const struct imp_stream *s) {
+    /* Two slots: the token of this step and the end. */
+    return s->head - s->tail + 2 <= STREAM_EVENTS &&
+           s->text.size + 2 * STREAM_TEXT_ROOM <= STREAM_TEXT_BYTES && !s->logits_taken;
+}
+
 bool stream_has_room(struct imp_stream *s) {
     pthread_mutex_lock(&s->lock);
-    /* Two slots: the token of this step and the end. */
-    bool room = s->head - s->tail + 2 <= STREAM_EVENTS &&
-                s->text.size + 2 * STREAM_TEXT_ROOM <= STREAM_TEXT_BYTES && !s->logits_taken;
+    bool room = stream_has_room_locked(s);
     pthread_mutex_unlock(&s->lock);
     return room;
 }

@@ -72,6 +72,7 @@ void stream_unref(struct imp_stream *stream);
 
 /* Room for the events of one more step? */
 bool stream_has_room(struct imp_stream *stream);
+bool stream_has_room_locked(const struct imp_stream *stream); /* the caller holds `lock` */
 /* Puts an event into the ring and wakes the caller. Engine's thread. */
 void stream_push(struct imp_stream *stream, const struct event_slot *slot, const char *text,
                  size_t text_bytes);

@@ -9,8 +9,20 @@
 #include "base/error.h"
 
 enum { /* value types as the file numbers them */
-    FILE_U8, FILE_I8, FILE_U16, FILE_I16, FILE_U32, FILE_I32, FILE_F32, FILE_BOOL, FILE_STRING,
-    FILE_ARRAY, FILE_U64, FILE_I64, FILE_F64, FILE_TYPES
+       FILE_U8,
+       FILE_I8,
+       FILE_U16,
+       FILE_I16,
+       FILE_U32,
+       FILE_I32,
+       FILE_F32,
+       FILE_BOOL,
+       FILE_STRING,
+       FILE_ARRAY,
+       FILE_U64,
+       FILE_I64,
+       FILE_F64,
+       FILE_TYPES
 };
 
 /* Bytes of a value, or the least a string or an array can take. */
@@ -70,7 +82,7 @@ static int read_uint(struct reader *r, size_t bytes, const char *what, uint64_t 
 
 static int read_string(struct reader *r, const char *what, struct slice *out) {
     size_t at = r->pos;
-    uint64_t size;
+    uint64_t size = 0;
     int rc = read_uint(r, 8, what, &size);
     if (rc < 0) return rc;
     if (size > left(r)) {
@@ -103,11 +115,21 @@ static struct gguf_value scalar_at(uint32_t file_type, const uint8_t *p) {
     struct gguf_value v = {.kind = kinds[file_type], .file_type = file_type};
     uint64_t u = little_endian(p, least_bytes[file_type]);
     switch (file_type) {
-    case FILE_I8: v.i = (int8_t)u; break;
-    case FILE_I16: v.i = (int16_t)u; break;
-    case FILE_I32: v.i = (int32_t)u; break;
-    case FILE_I64: v.i = (int64_t)u; break;
-    case FILE_BOOL: v.b = u != 0; break;
+    case FILE_I8:
+        v.i = (int8_t)u;
+        break;
+    case FILE_I16:
+        v.i = (int16_t)u;
+        break;
+    case FILE_I32:
+        v.i = (int32_t)u;
+        break;
+    case FILE_I64:
+        v.i = (int64_t)u;
+        break;
+    case FILE_BOOL:
+        v.b = u != 0;
+        break;
     case FILE_F32: {
         float f;
         uint32_t bits = (uint32_t)u;
@@ -115,8 +137,11 @@ static struct gguf_value scalar_at(uint32_t file_type, const uint8_t *p) {
         v.f = (double)f;
         break;
     }
-    case FILE_F64: memcpy(&v.f, &u, sizeof v.f); break;
-    default: v.u = u;
+    case FILE_F64:
+        memcpy(&v.f, &u, sizeof v.f);
+        break;
+    default:
+        v.u = u;
     }
     return v;
 }
@@ -130,7 +155,7 @@ static int check_bools(const struct reader *r, const uint8_t *p, uint64_t count)
 
 static int read_array(struct reader *r, struct slice key, struct gguf_value *out) {
     size_t at = r->pos;
-    uint64_t type, count;
+    uint64_t type = 0, count = 0;
     int rc = read_uint(r, 4, "an array's type", &type);
     if (rc == 0) rc = read_uint(r, 8, "an array's length", &count);
     if (rc < 0) return rc;
@@ -161,7 +186,7 @@ static int read_array(struct reader *r, struct slice key, struct gguf_value *out
 
 static int read_value(struct reader *r, struct slice key, struct gguf_value *out) {
     size_t at = r->pos;
-    uint64_t type;
+    uint64_t type = 0;
     int rc = read_uint(r, 4, "a value's type", &type);
     if (rc < 0) return rc;
     if (type >= FILE_TYPES) {
@@ -218,7 +243,7 @@ static int read_alignment(const struct reader *r, const struct gguf *g, size_t *
 
 static int read_shape(struct reader *r, struct gguf_tensor *t, uint64_t *elements) {
     size_t at = r->pos;
-    uint64_t dims;
+    uint64_t dims = 0;
     int rc = read_uint(r, 4, "a number of dimensions", &dims);
     if (rc < 0) return rc;
     if (dims < 1 || dims > 4) {
@@ -228,7 +253,7 @@ static int read_shape(struct reader *r, struct gguf_tensor *t, uint64_t *element
     t->dims = (int)dims;
     *elements = 1;
     for (int d = 0; d < t->dims; d++) {
-        uint64_t n;
+        uint64_t n = 0;
         at = r->pos;
         rc = read_uint(r, 8, "a dimension", &n);
         if (rc < 0) return rc;
@@ -244,13 +269,13 @@ static int read_shape(struct reader *r, struct gguf_tensor *t, uint64_t *element
 
 static int read_format(struct reader *r, struct gguf_tensor *t, uint64_t elements) {
     size_t at = r->pos;
-    uint64_t type;
+    uint64_t type = 0;
     int rc = read_uint(r, 4, "a tensor's type", &type);
     if (rc < 0) return rc;
     size_t bytes = gguf_block_bytes((enum gguf_type)type);
     if (bytes == 0) {
-        return fail(r, at, "tensor \"%.100s\" has type %llu (%s), which imp does not read",
-                    t->name, (unsigned long long)type, gguf_type_name((uint32_t)type));
+        return fail(r, at, "tensor \"%.100s\" has type %llu (%s), which imp does not read", t->name,
+                    (unsigned long long)type, gguf_type_name((uint32_t)type));
     }
     t->type = (enum gguf_type)type;
     int64_t block = gguf_block_elements(t->type);
@@ -261,7 +286,8 @@ static int read_format(struct reader *r, struct gguf_tensor *t, uint64_t element
     }
     uint64_t blocks = elements / (uint64_t)block;
     if (blocks > r->size / bytes) {
-        return fail(r, at, "tensor \"%.100s\" needs %llu blocks of %zu bytes, the file has %zu bytes",
+        return fail(r, at,
+                    "tensor \"%.100s\" needs %llu blocks of %zu bytes, the file has %zu bytes",
                     t->name, (unsigned long long)blocks, bytes, r->size);
     }
     t->bytes = (size_t)blocks * bytes;
@@ -278,7 +304,7 @@ static int read_tensor(struct reader *r, struct gguf *g, size_t i) {
     if (!map_add(&g->tensor_by_name, name, (int64_t)i)) {
         return fail(r, at, "the tensor \"%.100s\" occurs twice", t->name);
     }
-    uint64_t elements;
+    uint64_t elements = 0;
     rc = read_shape(r, t, &elements);
     if (rc == 0) rc = read_format(r, t, elements);
     if (rc == 0) rc = read_uint(r, 8, "a tensor's offset", &t->file_offset);
@@ -299,8 +325,8 @@ static int refuse_overlap(const struct reader *r, struct gguf *g) {
     for (size_t i = 1; i < g->tensor_count && rc == 0; i++) {
         const struct gguf_tensor *a = order[i - 1], *b = order[i];
         if (a->file_offset + a->bytes <= b->file_offset) continue;
-        rc = fail(r, (size_t)b->file_offset, "the tensors \"%.100s\" and \"%.100s\" overlap", a->name,
-                  b->name);
+        rc = fail(r, (size_t)b->file_offset, "the tensors \"%.100s\" and \"%.100s\" overlap",
+                  a->name, b->name);
     }
     free(order);
     return rc;
@@ -331,7 +357,7 @@ static int place_tensors(const struct reader *r, struct gguf *g, size_t alignmen
 /* ---- the whole ---- */
 
 static int read_start(struct reader *r, struct gguf *g) {
-    uint64_t version;
+    uint64_t version = 0;
     if (left(r) < 4 || memcmp(r->data, "GGUF", 4) != 0) {
         return fail(r, 0, "not a GGUF file: it must begin with \"GGUF\"");
     }
@@ -350,7 +376,7 @@ static int read_start(struct reader *r, struct gguf *g) {
 
 static int read_count(struct reader *r, const char *what, size_t least, size_t cap, size_t *out) {
     size_t at = r->pos;
-    uint64_t n;
+    uint64_t n = 0;
     int rc = read_uint(r, 8, what, &n);
     if (rc < 0) return rc;
     if (n > left(r) / least || n > cap) {

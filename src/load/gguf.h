@@ -16,23 +16,41 @@
 #include "imp/imp.h"
 
 enum gguf_type { /* the file's numbers */
-    GGUF_F32 = 0, GGUF_F16 = 1, GGUF_Q4_0 = 2, GGUF_Q4_1 = 3, GGUF_Q5_0 = 6, GGUF_Q5_1 = 7,
-    GGUF_Q8_0 = 8, GGUF_Q2_K = 10, GGUF_Q3_K = 11, GGUF_Q4_K = 12, GGUF_Q5_K = 13, GGUF_Q6_K = 14,
-    GGUF_BF16 = 30, GGUF_MXFP4 = 39, GGUF_NVFP4 = 40,
+                 GGUF_F32 = 0,
+                 GGUF_F16 = 1,
+                 GGUF_Q4_0 = 2,
+                 GGUF_Q4_1 = 3,
+                 GGUF_Q5_0 = 6,
+                 GGUF_Q5_1 = 7,
+                 GGUF_Q8_0 = 8,
+                 GGUF_Q2_K = 10,
+                 GGUF_Q3_K = 11,
+                 GGUF_Q4_K = 12,
+                 GGUF_Q5_K = 13,
+                 GGUF_Q6_K = 14,
+                 GGUF_BF16 = 30,
+                 GGUF_MXFP4 = 39,
+                 GGUF_NVFP4 = 40,
 };
 
 struct gguf_tensor {
     const char *name;
     enum gguf_type type;
-    int dims;           /* 1 .. 4 */
-    int64_t shape[4];   /* as in the file: shape[0] runs fastest (= columns of a matrix) */
+    int dims;         /* 1 .. 4 */
+    int64_t shape[4]; /* as in the file: shape[0] runs fastest (= columns of a matrix) */
     const uint8_t *data;
     size_t bytes;
     uint64_t file_offset;
 };
 
-enum gguf_kind { GGUF_KIND_UINT, GGUF_KIND_INT, GGUF_KIND_FLOAT, GGUF_KIND_BOOL, GGUF_KIND_STRING,
-                 GGUF_KIND_ARRAY };
+enum gguf_kind {
+    GGUF_KIND_UINT,
+    GGUF_KIND_INT,
+    GGUF_KIND_FLOAT,
+    GGUF_KIND_BOOL,
+    GGUF_KIND_STRING,
+    GGUF_KIND_ARRAY
+};
 
 struct gguf_value {
     enum gguf_kind kind;
@@ -75,7 +93,8 @@ struct gguf_value gguf_element(const struct gguf_value *array, uint64_t i);
 /* Walks an array of strings: start with *cursor = NULL; false at the end. */
 bool gguf_string_next(const struct gguf_value *array, const uint8_t **cursor, struct slice *out);
 
-const char *gguf_type_name(uint32_t type); /* "Q4_1"; "unknown type" if nobody gave it that number */
+const char *
+gguf_type_name(uint32_t type); /* "Q4_1"; "unknown type" if nobody gave it that number */
 /* n values from the block that holds element `first`; first and n multiples of the block size.
  * Bit-equal to the PyPI package gguf's dequantiser (fp32). */
 void gguf_dequantize(const struct gguf_tensor *t, int64_t first, int64_t n, float *out);

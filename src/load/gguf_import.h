@@ -16,7 +16,7 @@
 struct gguf_import_tensor {
     const char *name; /* Hugging Face's: "model.layers.0.self_attn.q_proj.weight" */
     const struct gguf_tensor *source;
-    int dims;              /* 2: matrix [rows, cols]; 1: vector [cols], and rows is 1 */
+    int dims; /* 2: matrix [rows, cols]; 1: vector [cols], and rows is 1 */
     int64_t rows, cols;
     int64_t head_rows;     /* > 0: rows (of a vector: elements) are interleaved inside every such
                               group for GGUF's RoPE, and come out in Hugging Face's order */

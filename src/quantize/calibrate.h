@@ -31,10 +31,10 @@ const float *moments_add(struct moments *m, const char *module, const float *h, 
 const struct moments_entry *moments_find(const struct moments *m, const char *module);
 void moments_free(struct moments *m); /* zeroed is fine */
 
-/* Runs `tokens` uniform random ids (counter-based, seed 0) through the model in `folder`, a complete
- * SafeTensors checkpoint in BF16, F16 or F32, in windows from an empty cache, at the precision of
- * the fp32 reference, and adds the moments of every linear that it has. progress may be NULL;
- * non-zero from it is IMP_ERR_CANCELLED. On failure *out is empty. */
+/* Runs `tokens` uniform random ids (counter-based, seed 0) through the model in `folder`, a
+ * complete SafeTensors checkpoint in BF16, F16 or F32, in windows from an empty cache, at the
+ * precision of the fp32 reference, and adds the moments of every linear that it has. progress may
+ * be NULL; non-zero from it is IMP_ERR_CANCELLED. On failure *out is empty. */
 struct calibrate_options {
     const char *folder;
     uint32_t tokens, threads; /* threads 0: all */

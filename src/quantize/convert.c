@@ -75,8 +75,10 @@ static void run_task(void *ctx, int task, int thread) {
     int rc = source_read(run->c->source, run->tensor, run->first + at, rows,
                          run->values + at * cols, &err);
     struct thread_error *failed = &run->failed[thread];
-    if (rc == 0) finish_rows(run, thread, at, rows);
-    else if (failed->task < 0 || task < failed->task) *failed = (struct thread_error){task, err};
+    if (rc == 0)
+        finish_rows(run, thread, at, rows);
+    else if (failed->task < 0 || task < failed->task)
+        *failed = (struct thread_error){task, err};
 }
 
 /* Reads and converts rows first .. first + count - 1. Of several bad rows the first is reported. */
@@ -171,11 +173,11 @@ static int put_matrix_chunk(struct run *run, struct safetensors_writer *w, struc
     uint64_t row = (uint64_t)run->first;
     size_t code_bytes = (size_t)cols / 2, scale_bytes = (size_t)cols / NVFP4_BLOCK;
     size_t rows = (size_t)run->count;
-    int rc = safetensors_writer_put(w, to->codes, row * code_bytes, run->codes, rows * code_bytes,
-                                    err);
+    int rc =
+        safetensors_writer_put(w, to->codes, row * code_bytes, run->codes, rows * code_bytes, err);
     if (rc < 0) return rc;
-    return safetensors_writer_put(w, to->scales, row * scale_bytes, run->scales,
-                                  rows * scale_bytes, err);
+    return safetensors_writer_put(w, to->scales, row * scale_bytes, run->scales, rows * scale_bytes,
+                                  err);
 }
 
 static int put_plain_chunk(struct run *run, struct safetensors_writer *w, struct imp_error *err) {

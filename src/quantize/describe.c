@@ -50,15 +50,19 @@ static void add_modelopt(const struct source *source, const struct layout *layou
                       "\"num_bits\": 4, \"type\": \"float\", \"group_size\": 16}, "
                       "\"targets\": [\"Linear\"]}}, \"ignore\": ");
     add_ignored(source, layout, LAYOUT_MODELOPT, out);
-    str_printf(out, ", \"quant_algo\": \"W4A16_NVFP4\", \"producer\": %s, "
-                    "\"quant_method\": \"modelopt\"}", producer);
+    str_printf(out,
+               ", \"quant_algo\": \"W4A16_NVFP4\", \"producer\": %s, "
+               "\"quant_method\": \"modelopt\"}",
+               producer);
 }
 
 void describe_hf_quant_config(const struct source *source, const struct layout *layout,
                               struct str *out) {
-    str_printf(out, "{\n  \"producer\": %s,\n  \"quantization\": {\n"
-                    "    \"quant_algo\": \"W4A16_NVFP4\",\n    \"kv_cache_quant_algo\": null,\n"
-                    "    \"group_size\": 16,\n    \"exclude_modules\": ", producer);
+    str_printf(out,
+               "{\n  \"producer\": %s,\n  \"quantization\": {\n"
+               "    \"quant_algo\": \"W4A16_NVFP4\",\n    \"kv_cache_quant_algo\": null,\n"
+               "    \"group_size\": 16,\n    \"exclude_modules\": ",
+               producer);
     add_ignored(source, layout, LAYOUT_MODELOPT, out);
     str_add_text(out, "\n  }\n}\n");
 }
@@ -90,8 +94,10 @@ int describe_config(const struct source *source, const struct layout *layout,
     if (yyjson_mut_is_obj(text_config)) set_element_type(text_config);
     if (layout->quantized_count > 0) {
         struct str text = {0};
-        if (dialect == LAYOUT_MODELOPT) add_modelopt(source, layout, &text);
-        else add_compressed_tensors(source, layout, &text);
+        if (dialect == LAYOUT_MODELOPT)
+            add_modelopt(source, layout, &text);
+        else
+            add_compressed_tensors(source, layout, &text);
         yyjson_doc *quantization = yyjson_read(text.data, text.size, 0);
         check(quantization != NULL);
         yyjson_mut_val *value = yyjson_val_mut_copy(doc, yyjson_doc_get_root(quantization));

@@ -72,14 +72,19 @@ static void matrix_tensors(const struct source_tensor *t, enum layout_dialect di
     bool packed = dialect == LAYOUT_COMPRESSED_TENSORS;
     *codes = (struct writer_tensor){
         .name = packed ? arena_printf(arena, "%.*s.weight_packed", n, m.data) : t->name,
-        .dtype = DTYPE_U8, .dims = 2, .shape = {t->rows, t->cols / 2}};
-    *scales = (struct writer_tensor){
-        .name = arena_printf(arena, "%.*s.weight_scale", n, m.data),
-        .dtype = DTYPE_F8_E4M3, .dims = 2, .shape = {t->rows, t->cols / NVFP4_BLOCK}};
+        .dtype = DTYPE_U8,
+        .dims = 2,
+        .shape = {t->rows, t->cols / 2}};
+    *scales = (struct writer_tensor){.name = arena_printf(arena, "%.*s.weight_scale", n, m.data),
+                                     .dtype = DTYPE_F8_E4M3,
+                                     .dims = 2,
+                                     .shape = {t->rows, t->cols / NVFP4_BLOCK}};
     *global = (struct writer_tensor){
         .name = arena_printf(arena, packed ? "%.*s.weight_global_scale" : "%.*s.weight_scale_2", n,
                              m.data),
-        .dtype = DTYPE_F32, .dims = packed, .shape = {1}};
+        .dtype = DTYPE_F32,
+        .dims = packed,
+        .shape = {1}};
 }
 
 /* Large element types first, codes (whole multiples of 8 bytes) before scales (any number): every
@@ -87,10 +92,15 @@ static void matrix_tensors(const struct source_tensor *t, enum layout_dialect di
 static int rank_of(const struct writer_tensor *t) {
     if (t->dtype == DTYPE_F8_E4M3) return 5;
     switch (dtype_bits(t->dtype)) {
-    case 128: case 64: return 0;
-    case 32: return 1;
-    case 16: return 2;
-    default: return t->dtype == DTYPE_U8 ? 3 : 4;
+    case 128:
+    case 64:
+        return 0;
+    case 32:
+        return 1;
+    case 16:
+        return 2;
+    default:
+        return t->dtype == DTYPE_U8 ? 3 : 4;
     }
 }
 
@@ -102,8 +112,7 @@ struct part {
 };
 
 static size_t list_parts(const struct source *source, enum layout_dialect dialect,
-                         const struct layout_shard *shard, struct layout *out,
-                         struct part *parts) {
+                         const struct layout_shard *shard, struct layout *out, struct part *parts) {
     size_t n = 0;
     for (size_t i = shard->first; i < shard->end; i++) {
         struct layout_tensor *to = &out->tensors[i];
@@ -145,8 +154,7 @@ void layout_make(const struct source *source, enum quantize_method method,
             method != QUANTIZE_NONE && policy_quantizes(&source->tensors[i]);
     number_groups(source, out);
     cut_shards(source, shard_bytes, out);
-    for (size_t s = 0; s < out->shard_count; s++)
-        fill_shard(source, dialect, &out->shards[s], out);
+    for (size_t s = 0; s < out->shard_count; s++) fill_shard(source, dialect, &out->shards[s], out);
 }
 
 void layout_free(struct layout *layout) {

@@ -27,7 +27,8 @@ static int check_destination(const char *path, struct imp_error *err) {
     return error_set(err, IMP_ERR_USAGE, path, "the destination folder exists and is not empty");
 }
 
-/* Not mkdtemp, whose folder nobody else could read; the mode is as for any folder the user makes. */
+/* Not mkdtemp, whose folder nobody else could read; the mode is as for any folder the user makes.
+ */
 static int make_temporary(struct new_folder *folder, struct imp_error *err) {
     for (int attempt = 0; attempt < 100; attempt++) {
         struct str name = {0};
@@ -49,8 +50,10 @@ int new_folder_open(const char *destination, struct new_folder *out, struct imp_
     struct new_folder folder = {.destination = mem_strndup(destination, n)};
     int rc = check_destination(folder.destination, err);
     if (rc == 0) rc = make_temporary(&folder, err);
-    if (rc < 0) free(folder.destination);
-    else *out = folder;
+    if (rc < 0)
+        free(folder.destination);
+    else
+        *out = folder;
     return rc;
 }
 

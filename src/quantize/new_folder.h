@@ -23,6 +23,6 @@ int new_folder_write(const struct new_folder *folder, const char *name, const ch
 int new_folder_copy(const struct new_folder *folder, const char *name, const char *from,
                     struct imp_error *err);
 int new_folder_commit(struct new_folder *folder, struct imp_error *err); /* failing discards */
-void new_folder_discard(struct new_folder *folder);                     /* zeroed is fine */
+void new_folder_discard(struct new_folder *folder);                      /* zeroed is fine */
 
 #endif

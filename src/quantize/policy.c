@@ -12,8 +12,7 @@ struct slice policy_module(const struct source_tensor *t) {
 
 static struct slice leaf_of(struct slice module) {
     for (size_t i = module.size; i > 0; i--)
-        if (module.data[i - 1] == '.')
-            return (struct slice){module.data + i, module.size - i};
+        if (module.data[i - 1] == '.') return (struct slice){module.data + i, module.size - i};
     return module;
 }
 
@@ -26,7 +25,7 @@ static bool is_one_of(struct slice leaf, const char *const *names) {
 /* Outside the text model, or a part of it that no maker quantises. */
 static bool is_foreign(const char *name) {
     static const char *const parts[] = {"visual.", "vision", "audio", "multi_modal_projector.",
-                                        "mtp.", NULL};
+                                        "mtp.",    NULL};
     for (const char *const *p = parts; *p; p++)
         if (strstr(name, *p)) return true;
     return false;
@@ -38,8 +37,8 @@ bool policy_is_linear(const struct source_tensor *t) {
 }
 
 bool policy_quantizes(const struct source_tensor *t) {
-    static const char *const others[] = {"w1", "w2", "w3", "in_proj_qkv", "in_proj_qkvz",
-                                         "in_proj_z", "kv_a_proj_with_mqa", NULL};
+    static const char *const others[] = {
+        "w1", "w2", "w3", "in_proj_qkv", "in_proj_qkvz", "in_proj_z", "kv_a_proj_with_mqa", NULL};
     if (!policy_is_linear(t) || t->rows == 0 || t->cols == 0 || t->cols % NVFP4_BLOCK) return false;
     if (strstr(t->name, "layers.") == NULL || is_foreign(t->name)) return false;
     struct slice leaf = leaf_of(policy_module(t));

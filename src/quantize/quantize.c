@@ -32,8 +32,10 @@ static int read_options(const struct imp_quantize_options *options, struct job *
         return error_set(err, IMP_ERR_USAGE, NULL,
                          "no method \"%s\": there are none, amax, sweep, weighted", method);
     job->method = (enum quantize_method)m;
-    if (strcmp(format, "modelopt") == 0) job->dialect = LAYOUT_MODELOPT;
-    else if (strcmp(format, "compressed-tensors") == 0) job->dialect = LAYOUT_COMPRESSED_TENSORS;
+    if (strcmp(format, "modelopt") == 0)
+        job->dialect = LAYOUT_MODELOPT;
+    else if (strcmp(format, "compressed-tensors") == 0)
+        job->dialect = LAYOUT_COMPRESSED_TENSORS;
     else
         return error_set(err, IMP_ERR_USAGE, NULL,
                          "no format \"%s\": there are compressed-tensors, modelopt", format);
@@ -77,10 +79,15 @@ static int fill_folder(const struct job *job, const struct source *source,
                        "columns");
     struct str made_by = {0};
     str_printf(&made_by, "imp %s quantize --method %s", IMP_VERSION, method_names[job->method]);
-    struct convert c = {.source = source, .layout = &layout, .method = job->method,
-                        .dialect = job->dialect, .moments = moments, .pool = pool,
+    struct convert c = {.source = source,
+                        .layout = &layout,
+                        .method = job->method,
+                        .dialect = job->dialect,
+                        .moments = moments,
+                        .pool = pool,
                         .progress = job->options->progress,
-                        .progress_ctx = job->options->progress_ctx, .log = &job->log,
+                        .progress_ctx = job->options->progress_ctx,
+                        .log = &job->log,
                         .made_by = made_by.data};
     if (rc == 0) rc = write_files(job, source, &layout, folder, err);
     if (rc == 0) rc = convert_run(&c, folder, err);
@@ -123,8 +130,8 @@ int quantize_run(const struct imp_quantize_options *options,
     struct pool *pool = NULL;
     int rc = read_options(options, &job, err);
     if (rc < 0) return rc;
-    job.shard_bytes = settings && settings->shard_bytes ? settings->shard_bytes
-                                                        : QUANTIZE_SHARD_BYTES;
+    job.shard_bytes =
+        settings && settings->shard_bytes ? settings->shard_bytes : QUANTIZE_SHARD_BYTES;
     rc = source_open(options->source, &job.log, &source, err);
     if (rc < 0) return rc;
     rc = pool_create(options->threads ? (int)options->threads : cpu_count(), &pool, err);

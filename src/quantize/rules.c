@@ -32,8 +32,8 @@ float rule_multiplier(enum quantize_method method, float amax) {
         float mantissa = frexpf(amax / 1536.0f, &exponent); /* 6 * 256 */
         g = ldexpf(1.0f, mantissa == 0.5f ? exponent - 1 : exponent);
     }
-    /* Below this 1/g, which one dialect stores, overflows or is subnormal. */
-    return g < 0x1p-120f ? 0x1p-120f : g;
+    /* Below this, 1 / g, which one dialect stores, and 1 / (scale * g) come near overflow. */
+    return g < 0x1p-100f ? 0x1p-100f : g;
 }
 
 void rule_quantize_row(enum quantize_method method, const float *x, const float *h,

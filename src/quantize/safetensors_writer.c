@@ -96,8 +96,9 @@ int safetensors_writer_open(const char *path, struct writer_tensor *tensors, siz
     make_header(tensors, count, made_by, &header);
     w.data_start = header.size;
     if (header.size - 8 > CAP_SAFETENSORS_HEADER) {
-        rc = error_set(err, IMP_ERR_UNSUPPORTED, path, "a header of %zu bytes: the format allows %u",
-                       header.size, CAP_SAFETENSORS_HEADER);
+        rc =
+            error_set(err, IMP_ERR_UNSUPPORTED, path, "a header of %zu bytes: the format allows %u",
+                      header.size, CAP_SAFETENSORS_HEADER);
         goto done;
     }
     w.fd = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
@@ -109,8 +110,10 @@ int safetensors_writer_open(const char *path, struct writer_tensor *tensors, siz
     if (rc == 0) rc = write_all(&w, header.data, header.size, 0, err);
 done:
     str_free(&header);
-    if (rc < 0) safetensors_writer_abort(&w);
-    else *out = w;
+    if (rc < 0)
+        safetensors_writer_abort(&w);
+    else
+        *out = w;
     return rc;
 }
 

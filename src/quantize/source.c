@@ -14,8 +14,10 @@ int source_open(const char *path, const struct log *log, struct source *out,
     struct source s = {.path = path};
     s.is_folder = file_is_folder(path) || slice_ends(slice_of(path), ".safetensors");
     int rc = s.is_folder ? source_open_folder(log, &s, err) : source_open_gguf(&s, err);
-    if (rc < 0) source_close(&s);
-    else *out = s;
+    if (rc < 0)
+        source_close(&s);
+    else
+        *out = s;
     return rc;
 }
 

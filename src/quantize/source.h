@@ -34,7 +34,7 @@ struct source {
     bool is_folder;
     struct source_tensor *tensors;
     size_t tensor_count;
-    const char *config; /* config.json as text */
+    const char *config;        /* config.json as text */
     struct source_file *files; /* all but config.json and weights */
     size_t file_count;
     struct arena arena;
@@ -45,8 +45,7 @@ struct source {
 };
 
 /* A checkpoint that is quantised already is IMP_ERR_UNSUPPORTED. */
-int source_open(const char *path, const struct log *log, struct source *out,
-                struct imp_error *err);
+int source_open(const char *path, const struct log *log, struct source *out, struct imp_error *err);
 void source_close(struct source *s); /* zeroed or half-built is fine */
 
 /* Rows first .. first + count - 1 of a float tensor as fp32, out[count][cols]. A value that is not

@@ -10,12 +10,24 @@
 
 /* Files that travel with the weights unchanged. */
 static const char *const companions[] = {
-    "generation_config.json", "tokenizer.json",        "tokenizer_config.json",
-    "chat_template.jinja",    "chat_template.json",    "special_tokens_map.json",
-    "added_tokens.json",      "vocab.json",            "merges.txt",
-    "tokenizer.model",        "tekken.json",           "preprocessor_config.json",
-    "processor_config.json",  "video_preprocessor_config.json", "LICENSE", "LICENSE.txt",
-    "LICENSE.md",             "NOTICE",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "chat_template.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "tekken.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "video_preprocessor_config.json",
+    "LICENSE",
+    "LICENSE.txt",
+    "LICENSE.md",
+    "NOTICE",
 };
 
 struct folder_state {
@@ -38,10 +50,18 @@ static float element(const uint8_t *p, enum dtype dtype, int64_t i) {
         uint16_t u;
     } v;
     switch (dtype) {
-    case DTYPE_F64: memcpy(&v.d, p + i * 8, 8); return (float)v.d;
-    case DTYPE_F32: memcpy(&v.f, p + i * 4, 4); return v.f;
-    case DTYPE_F16: memcpy(&v.u, p + i * 2, 2); return fp16_decode(v.u);
-    default: memcpy(&v.u, p + i * 2, 2); return bf16_decode(v.u);
+    case DTYPE_F64:
+        memcpy(&v.d, p + i * 8, 8);
+        return (float)v.d;
+    case DTYPE_F32:
+        memcpy(&v.f, p + i * 4, 4);
+        return v.f;
+    case DTYPE_F16:
+        memcpy(&v.u, p + i * 2, 2);
+        return fp16_decode(v.u);
+    default:
+        memcpy(&v.u, p + i * 2, 2);
+        return bf16_decode(v.u);
     }
 }
 
@@ -69,8 +89,12 @@ static int list_tensors(struct source *s, const struct checkpoint *ck, struct im
                              "%s: quantised already; give the BF16, F16 or F32 original",
                              dtype_name(from->dtype));
         }
-        *to = (struct source_tensor){.name = from->name, .dtype = from->dtype,
-                                     .dims = from->dims, .rows = 1, .cols = 1, .raw = from->data};
+        *to = (struct source_tensor){.name = from->name,
+                                     .dtype = from->dtype,
+                                     .dims = from->dims,
+                                     .rows = 1,
+                                     .cols = 1,
+                                     .raw = from->data};
         memcpy(to->shape, from->shape, sizeof to->shape);
         if (from->dims > 0) to->cols = from->shape[from->dims - 1];
         for (int d = 0; d + 1 < from->dims; d++) to->rows *= from->shape[d];

@@ -29,8 +29,11 @@ static void list_tensors(struct source *s, const struct gguf_import *import) {
     for (size_t i = 0; i < s->tensor_count; i++) {
         const struct gguf_import_tensor *from = &import->tensors[i];
         struct source_tensor *to = &s->tensors[i];
-        *to = (struct source_tensor){.name = from->name, .dtype = DTYPE_F32, .dims = from->dims,
-                                     .rows = from->rows, .cols = from->cols};
+        *to = (struct source_tensor){.name = from->name,
+                                     .dtype = DTYPE_F32,
+                                     .dims = from->dims,
+                                     .rows = from->rows,
+                                     .cols = from->cols};
         int d = 0;
         if (from->dims == 2) to->shape[d++] = from->rows;
         to->shape[d] = from->cols;

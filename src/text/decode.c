@@ -7,6 +7,8 @@
 
 #define REPLACEMENT "\xEF\xBF\xBD"
 
+enum { STREAM_RESERVE_BYTES = 1024 };
+
 void decoder_free(struct decoder *d) {
     for (int i = 0; i < d->count; i++) regex_free(d->steps[i].pattern);
     d->count = 0;
@@ -15,6 +17,11 @@ void decoder_free(struct decoder *d) {
 struct decode_state *decode_start(const struct decoder *d) {
     struct decode_state *s = mem_zero(1, sizeof *s);
     s->decoder = d;
+    /* Enough that a stream of ordinary tokens never grows them: steps of an engine allocate nothing. */
+    for (int i = 0; i < d->count; i++) {
+        str_reserve(&s->steps[i].held, STREAM_RESERVE_BYTES);
+        str_reserve(&s->steps[i].made, STREAM_RESERVE_BYTES);
+    }
     return s;
 }
 

@@ -30,7 +30,7 @@ struct jinja_var {
 };
 
 struct jinja_clock {
-    int64_t now; /* seconds since 1970 that strftime_now uses */
+    int64_t now;        /* seconds since 1970 that strftime_now uses */
     int32_t utc_offset; /* seconds */
 };
 

@@ -1,6 +1,10 @@
 """transformers models made from exactly expanded checkpoints, and from a GGUF file."""
 import json
+import os
 import pathlib
+
+os.environ.setdefault("TQDM_DISABLE", "1")  # before the tools are imported
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import numpy as np
 import torch

@@ -4,7 +4,8 @@
 
 The text is encoded whole, without special tokens, and cut into windows of 1024 without overlap, each
 from an empty cache; a window predicts all its tokens but the first. KL and top-1 agreement are
-against the first model named. --write keeps the figures in tests/data/golden/perplexity.json.
+against the first model named. `windows` are the means of single
+windows, so that a shorter text can be compared too. --write keeps the figures in tests/data/golden/perplexity.json.
 """
 import argparse
 import json
@@ -21,6 +22,7 @@ TEXT = DATA / "prose" / "news-from-nowhere.txt"
 
 @torch.no_grad()
 def log_probabilities(model, ids, window):
+    """One [predicted tokens, vocabulary] tensor a window."""
     for start in range(0, len(ids), window):
         x = torch.tensor([ids[start:start + window]])
         if x.shape[1] > 1:
@@ -28,20 +30,23 @@ def log_probabilities(model, ids, window):
 
 
 def score(model, ids, window, reference):
-    nll, kl, same, count = 0.0, 0.0, 0, 0
-    pairs = log_probabilities(model, ids, window)
-    others = log_probabilities(reference, ids, window) if reference is not None else None
-    for x, logp in pairs:
-        nll -= logp[torch.arange(len(x) - 1), x[1:]].double().sum().item()
+    """The figures, and the log-probabilities themselves for the models that follow."""
+    nll, kl, same, count, kept, windows = 0.0, 0.0, 0, 0, [], []
+    for i, (x, logp) in enumerate(log_probabilities(model, ids, window)):
+        this = -logp[torch.arange(len(x) - 1), x[1:]].double().sum().item()
+        windows.append(round(this / (len(x) - 1), 7))
+        nll += this
         count += len(x) - 1
-        if others is not None:
-            _, ref = next(others)
+        if reference is None:
+            kept.append(logp)
+        else:
+            ref = reference[i]
             kl += (ref.exp() * (ref - logp)).double().sum().item()
             same += (ref.argmax(-1) == logp.argmax(-1)).sum().item()
-    out = dict(tokens=count, nll=nll / count, perplexity=math.exp(nll / count))
-    if others is not None:
+    out = dict(tokens=count, nll=nll / count, perplexity=math.exp(nll / count), windows=windows)
+    if reference is not None:
         out.update(kl=kl / count, top1_agreement=same / count)
-    return out
+    return out, kept
 
 
 def main():
@@ -58,9 +63,9 @@ def main():
     for item in args.model:
         name, folder = item.split("=", 1)
         model = hf.load(folder)
-        results[name] = score(model, ids, args.window, reference)
+        results[name], kept = score(model, ids, args.window, reference)
         print(name, json.dumps(results[name]), flush=True)
-        reference = model if reference is None else reference
+        reference = kept if reference is None else reference
     if args.write:
         path = DATA / "golden" / "perplexity.json"
         old = json.loads(path.read_text())["models"] if path.exists() else {}

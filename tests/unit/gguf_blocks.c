@@ -1,4 +1,5 @@
-/* Every block format against tests/data/gguf/TYPE.bin, which scripts/make_gguf_fixtures.py wrote. */
+/* Every block format against tests/data/gguf/TYPE.bin, which scripts/make_gguf_fixtures.py wrote.
+ */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -86,11 +87,11 @@ TYPE_TEST(NVFP4)
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(F32),   cmocka_unit_test(F16),  cmocka_unit_test(BF16),
-        cmocka_unit_test(Q4_0),  cmocka_unit_test(Q4_1), cmocka_unit_test(Q5_0),
-        cmocka_unit_test(Q5_1),  cmocka_unit_test(Q8_0), cmocka_unit_test(Q2_K),
-        cmocka_unit_test(Q3_K),  cmocka_unit_test(Q4_K), cmocka_unit_test(Q5_K),
-        cmocka_unit_test(Q6_K),  cmocka_unit_test(MXFP4), cmocka_unit_test(NVFP4),
+        cmocka_unit_test(F32),  cmocka_unit_test(F16),   cmocka_unit_test(BF16),
+        cmocka_unit_test(Q4_0), cmocka_unit_test(Q4_1),  cmocka_unit_test(Q5_0),
+        cmocka_unit_test(Q5_1), cmocka_unit_test(Q8_0),  cmocka_unit_test(Q2_K),
+        cmocka_unit_test(Q3_K), cmocka_unit_test(Q4_K),  cmocka_unit_test(Q5_K),
+        cmocka_unit_test(Q6_K), cmocka_unit_test(MXFP4), cmocka_unit_test(NVFP4),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

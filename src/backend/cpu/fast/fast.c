@@ -7,10 +7,19 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "num/fp.h"
 
 static size_t fast_act_bytes(struct backend *be, int64_t cols) {
     (void)be;
     return (size_t)act_stride(cols) * sizeof(uint16_t);
+}
+
+static void fast_act_read(struct backend *be, const void *act, int rows, int64_t cols, float *host) {
+    (void)be;
+    for (int64_t r = 0; r < rows; r++) {
+        const uint16_t *row = (const uint16_t *)act + r * act_stride(cols);
+        for (int64_t k = 0; k < cols; k++) host[r * cols + k] = bf16_decode(row[k]);
+    }
 }
 
 static size_t fast_kv_block_bytes(struct backend *be, int kv_heads, int head_dim) {
@@ -58,6 +67,7 @@ static const struct backend_ops FAST_OPS = {
     .table_create = cpu_table_create,
     .table_free = cpu_table_free,
     .act_bytes = fast_act_bytes,
+    .act_read = fast_act_read,
     .kv_block_bytes = fast_kv_block_bytes,
     .scratch_bytes = fast_scratch_bytes,
     .reserve = fast_reserve,

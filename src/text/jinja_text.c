@@ -1,0 +1,192 @@
+/* Operations on strings that filters and methods share. */
+#include <stdio.h>
+#include <string.h>
+#include <utf8proc.h>
+
+#include "text/jinja_internal.h"
+
+static bool char_in(const struct jstr *set, const char *p, size_t n) {
+    for (size_t at = 0; at < set->n;) {
+        size_t len = utf8_sequence_length(set->p + at, set->n - at);
+        if (len == 0) len = 1;
+        if (len == n && memcmp(set->p + at, p, n) == 0) return true;
+        at += len;
+    }
+    return false;
+}
+
+static bool strippable(const struct jstr *set, const char *p, size_t n) {
+    uint32_t c;
+    if (set) return char_in(set, p, n);
+    utf8_decode(p, n, &c);
+    return char_is_space(c);
+}
+
+struct jv str_strip(struct jx *x, struct jstr *s, struct jv chars, bool left, bool right) {
+    const struct jstr *set = NULL;
+    if (chars.type != J_MISSING && chars.type != J_NONE) {
+        if (chars.type != J_STR) jx_fail(x, "strip arg must be None or str");
+        set = chars.u.s;
+    }
+    size_t from = 0, to = s->n;
+    while (left && from < to) {
+        size_t n = utf8_sequence_length(s->p + from, to - from);
+        if (n == 0) n = 1;
+        if (!strippable(set, s->p + from, n)) break;
+        from += n;
+    }
+    while (right && to > from) {
+        size_t n = 1;
+        while (n < to - from && n < 4 && ((unsigned char)s->p[to - n] & 0xc0) == 0x80) n++;
+        if (!strippable(set, s->p + to - n, n)) break;
+        to -= n;
+    }
+    jx_steps(x, (s->n - (to - from)) / 16);
+    return str_part(x, s, from, to - from);
+}
+
+struct jv str_replace(struct jx *x, struct jstr *s, struct jstr *old, struct jstr *new_,
+                      int64_t count) {
+    struct jbuf b;
+    size_t at = 0;
+    buf_init(&b, x);
+    jx_steps(x, s->n / 64);
+    while (count != 0 && (old->n > 0 || at <= s->n)) {
+        size_t found = str_find((struct slice){s->p, s->n}, (struct slice){old->p, old->n}, at);
+        if (found == SIZE_MAX) break;
+        jx_steps(x, 1);
+        buf_add_part(&b, s, at, found - at);
+        buf_add_str(&b, new_);
+        at = found + old->n;
+        count--;
+        if (old->n > 0) continue;
+        if (at == s->n) break; /* between every two characters, before the first, after the last */
+        size_t n = utf8_sequence_length(s->p + at, s->n - at);
+        buf_add_part(&b, s, at, n ? n : 1);
+        at += n ? n : 1;
+    }
+    buf_add_part(&b, s, at, s->n - at);
+    struct jv v = buf_take(&b);
+    v.u.s->markup = s->markup;
+    return v;
+}
+
+/* Characters whose upper case is several (SpecialCasing.txt). */
+static const struct {
+    uint32_t c;
+    const char *upper, *title;
+} special_case[] = {
+    {0xdf, "SS", "Ss"},
+    {0x149, "\xCA\xBCN", "\xCA\xBCN"},
+    {0x1f0, "J\xCC\x8C", "J\xCC\x8C"},
+    {0x587, "\xD4\xB5\xD5\x92", "\xD4\xB5\xD6\x82"},
+    {0x1e96, "H\xCC\xB1", "H\xCC\xB1"},
+    {0xfb00, "FF", "Ff"},
+    {0xfb01, "FI", "Fi"},
+    {0xfb02, "FL", "Fl"},
+    {0xfb03, "FFI", "Ffi"},
+    {0xfb04, "FFL", "Ffl"},
+    {0xfb05, "ST", "St"},
+    {0xfb06, "ST", "St"},
+};
+
+static bool is_cased(uint32_t c) {
+    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
+    return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT ||
+           utf8proc_toupper((utf8proc_int32_t)c) != (utf8proc_int32_t)c ||
+           utf8proc_tolower((utf8proc_int32_t)c) != (utf8proc_int32_t)c;
+}
+
+static void add_upper(struct jbuf *b, uint32_t c, bool title, bool mark) {
+    for (size_t i = 0; i < sizeof special_case / sizeof *special_case; i++) {
+        if (special_case[i].c != c) continue;
+        buf_text(b, title ? special_case[i].title : special_case[i].upper, mark);
+        return;
+    }
+    int32_t code = (int32_t)c;
+    buf_codepoint(b, (uint32_t)(title ? utf8proc_totitle(code) : utf8proc_toupper(code)), mark);
+}
+
+static void add_lower(struct jbuf *b, const struct jstr *s, size_t at, size_t n, uint32_t c,
+                      bool after_cased, bool mark) {
+    if (c == 0x130) {
+        buf_text(b, "i\xCC\x87", mark);
+        return;
+    }
+    if (c == 0x3a3 && after_cased) { /* a sigma that ends a word */
+        uint32_t next = 0;
+        if (at + n < s->n) utf8_decode(s->p + at + n, s->n - at - n, &next);
+        if (next == 0 || !is_cased(next)) {
+            buf_codepoint(b, 0x3c2, mark);
+            return;
+        }
+    }
+    buf_codepoint(b, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c), mark);
+}
+
+/* kind: 'u'pper, 'l'ower, 't'itle, 'c'apitalize, 's'wapcase. */
+struct jv str_case(struct jx *x, struct jstr *s, int kind) {
+    struct jbuf b;
+    bool after_cased = false;
+    buf_init(&b, x);
+    jx_steps(x, s->n / 8);
+    for (size_t at = 0; at < s->n;) {
+        uint32_t c;
+        size_t n = utf8_decode(s->p + at, s->n - at, &c);
+        bool mark = str_marked(s, at), upper = kind == 'u';
+        if (kind == 't') upper = !after_cased;
+        if (kind == 'c') upper = at == 0;
+        if (kind == 's') upper = utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LL;
+        if (upper) {
+            add_upper(&b, c, kind == 't' || kind == 'c', mark);
+        } else {
+            add_lower(&b, s, at, n, c, after_cased, mark);
+        }
+        after_cased = is_cased(c);
+        at += n;
+    }
+    struct jv v = buf_take(&b);
+    v.u.s->markup = s->markup;
+    return v;
+}
+
+/* Bytes of the line end at p, 0 if there is none. */
+static size_t line_end(const char *p, size_t n) {
+    uint32_t c;
+    size_t len = utf8_decode(p, n, &c);
+    if (c == '\r' && n > 1 && p[1] == '\n') return 2;
+    bool ends =
+        (c >= 10 && c <= 13) || (c >= 0x1c && c <= 0x1e) || c == 0x85 || c == 0x2028 || c == 0x2029;
+    return ends ? len : 0;
+}
+
+struct jv str_lines(struct jx *x, struct jstr *s, bool keep_ends) {
+    struct jv l = list_make(x, J_LIST, 0);
+    size_t from = 0;
+    for (size_t at = 0; at < s->n;) {
+        size_t end = line_end(s->p + at, s->n - at);
+        if (end) {
+            list_add(x, l.u.l, str_part(x, s, from, at - from + (keep_ends ? end : 0)));
+            from = at + end;
+        }
+        at += end ? end : 1;
+    }
+    if (from < s->n) list_add(x, l.u.l, str_part(x, s, from, s->n - from));
+    jx_steps(x, l.u.l->n);
+    return l;
+}
+
+struct jv str_join(struct jx *x, struct jstr *separator, struct jlist *items, bool convert) {
+    struct jbuf b;
+    buf_init(&b, x);
+    for (size_t i = 0; i < items->n; i++) {
+        jx_steps(x, 1);
+        if (i) buf_add_str(&b, separator);
+        if (!convert && items->v[i].type != J_STR) {
+            jx_fail(x, "sequence item %zu: expected str instance, %s found", i,
+                    type_name(items->v[i]));
+        }
+        add_str(&b, items->v[i]);
+    }
+    return buf_take(&b);
+}

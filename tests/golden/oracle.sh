@@ -1,0 +1,27 @@
+#!/bin/sh
+# The heavy comparison, live: `make oracle`.
+#   oracle.sh VENV GGUF WORK IMP
+# Quantises the GGUF file by imp in every dialect and method, loads the results by the makers' own
+# code, scores them by transformers, and compares imp's logits and perplexities on the makers' files.
+set -eu
+here=$(cd "$(dirname "$0")" && pwd)
+venv=$1 gguf=$2 work=$3 imp=$4
+[ -x "$venv/bin/python" ] || python3 -m venv "$venv"
+"$venv/bin/python" -c 'import modelopt, llmcompressor, gguf, pytest' 2>/dev/null ||
+    "$venv/bin/pip" install -q -r "$here/requirements.txt" pytest
+python=$venv/bin/python
+[ -d "$work/smollm2-modelopt" ] ||
+    "$python" "$here/make_checkpoints.py" --gguf "$gguf" --large "$work"
+for format in compressed-tensors modelopt; do
+    for method in amax sweep weighted; do
+        out=$work/imp-$method-$format
+        rm -rf "$out"
+        "$imp" quantize "$gguf" "$out" --method $method --format $format
+        "$python" "$here/check_written.py" "$out"
+    done
+done
+"$python" "$here/ppl.py" --gguf "$gguf" --model original="$work/smollm2" \
+    --model imp-amax="$work/imp-amax-compressed-tensors" \
+    --model imp-sweep="$work/imp-sweep-compressed-tensors" \
+    --model imp-weighted="$work/imp-weighted-compressed-tensors"
+IMP_BIN=$imp IMP_LARGE=$work "$python" -m pytest -q "$here/../python/test_golden.py"
