@@ -1,0 +1,155 @@
+#include <errno.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/caps.h"
+#include "base/error.h"
+#include "base/file.h"
+#include "cli/answer.h"
+#include "cli/chat.h"
+#include "cli/cli.h"
+#include "cli/markdown.h"
+#include "cli/terminal.h"
+
+/* ---- one answer ----------------------------------------------------------------------------- */
+
+struct printed {
+    struct markdown markdown;
+    struct str ready; /* reused for every piece */
+    char last;        /* the last byte of the answer */
+    bool silent;      /* --json prints at the end */
+};
+
+static int print_ready(struct printed *p, imp_error *err) {
+    fwrite(p->ready.data, 1, p->ready.size, stdout);
+    str_clear(&p->ready);
+    if (fflush(stdout) == 0) return 0;
+    return error_set(err, IMP_ERR_IO, "standard output", "cannot write: %s", strerror(errno));
+}
+
+static int print_piece(void *ctx, const char *text, size_t bytes, imp_error *err) {
+    struct printed *p = ctx;
+    p->last = text[bytes - 1];
+    if (p->silent) return 0;
+    markdown_feed(&p->markdown, text, bytes, &p->ready);
+    return p->ready.size > 0 ? print_ready(p, err) : 0;
+}
+
+static int print_end(struct printed *p, imp_error *err) {
+    markdown_end(&p->markdown, &p->ready);
+    if (p->last != '\n') str_add_char(&p->ready, '\n');
+    return print_ready(p, err);
+}
+
+static const char *const end_names[] = {
+    [ANSWER_WHOLE] = "stop",
+    [ANSWER_AT_MAX_TOKENS] = "length",
+    [ANSWER_AT_CONTEXT] = "context",
+    [ANSWER_INTERRUPTED] = "interrupted",
+};
+
+static void add_answer_json(struct str *out, const struct answer *answer) {
+    str_add_text(out, "{\"text\": ");
+    str_add_json(out, answer->text.size ? answer->text.data : "", answer->text.size);
+    str_printf(out,
+               ", \"finish\": \"%s\", \"prompt_tokens\": %u, \"generated_tokens\": %u, "
+               "\"prefill_ms\": %.3f, \"decode_ms\": %.3f}\n",
+               end_names[answer->end], answer->prompt_tokens, answer->generated_tokens,
+               answer->prefill_ms, answer->decode_ms);
+}
+
+static int one_prompt(imp_engine *engine, const struct options *options, const struct str *text,
+                      const char *template_source, struct prompt *out, imp_error *err) {
+    const char *bytes = text->size ? text->data : "";
+    if (options_flag(options, OPT_RAW)) {
+        return prompt_from_text(engine, bytes, text->size, out, err);
+    }
+    struct conversation conversation = {0};
+    const char *system = options_text(options, OPT_SYSTEM);
+    if (system != NULL) str_add_text(&conversation.system, system);
+    conversation_add(&conversation, true, bytes, text->size);
+    int rc = prompt_from_conversation(engine, &conversation, template_source, out, err);
+    conversation_free(&conversation);
+    return rc;
+}
+
+static int print_answer(imp_engine *engine, const struct options *options,
+                        const struct prompt *prompt, imp_error *err) {
+    struct answer answer = {0};
+    bool json = options_flag(options, OPT_JSON), raw = options_flag(options, OPT_RAW);
+    struct printed printed = {.markdown = {.mode = markdown_mode_for_stdout()}, .silent = json};
+    /* The continuation of a text is not Markdown. */
+    if (raw && printed.markdown.mode == MARKDOWN_COLOUR) printed.markdown.mode = MARKDOWN_PLAIN;
+    int rc = answer_make(engine, options, prompt, print_piece, &printed, &answer, err);
+    if (json && rc == 0) {
+        add_answer_json(&printed.ready, &answer);
+        rc = print_ready(&printed, err);
+    } else if (rc == 0 || answer.text.size > 0) {
+        int ended = print_end(&printed, rc < 0 ? NULL : err);
+        if (rc == 0) rc = ended;
+    }
+    if (rc == 0 && answer.end == ANSWER_AT_CONTEXT) note(options, "the context is full");
+    if (rc == 0 && answer.end == ANSWER_INTERRUPTED) {
+        rc = error_set(err, IMP_ERR_CANCELLED, NULL, "interrupted");
+    }
+    str_free(&printed.ready);
+    answer_free(&answer);
+    return rc;
+}
+
+static int run_once(imp_engine *engine, const struct options *options, const struct str *text,
+                    const char *template_source, imp_error *err) {
+    struct prompt prompt = {0};
+    int rc = one_prompt(engine, options, text, template_source, &prompt, err);
+    if (rc == 0) rc = print_answer(engine, options, &prompt, err);
+    prompt_free(&prompt);
+    return rc;
+}
+
+/* ---- the command ---------------------------------------------------------------------------- */
+
+/* The text of -p; else standard input, without the newline that ends its last line. */
+static int read_text(const struct options *options, struct str *out, imp_error *err) {
+    const char *given = options_text(options, OPT_PROMPT);
+    if (given != NULL && strcmp(given, "-") != 0) {
+        str_add_text(out, given);
+        return 0;
+    }
+    int rc = read_stdin(out, err);
+    if (rc < 0) return rc;
+    if (out->size > 0 && out->data[out->size - 1] == '\n') out->data[--out->size] = 0;
+    return 0;
+}
+
+static int read_template(const struct options *options, struct str *out, imp_error *err) {
+    const char *path = options_text(options, OPT_CHAT_TEMPLATE);
+    if (path == NULL) return 0;
+    int rc = file_read(path, CAP_TEMPLATE_BYTES, out, err);
+    if (rc < 0) return rc;
+    if (out->size == 0) return error_set(err, IMP_ERR_FILE, path, "is empty");
+    if (strlen(out->data) == out->size) return 0;
+    return error_set(err, IMP_ERR_FILE, path, "holds a zero byte");
+}
+
+int command_run(struct options *options, imp_error *err) {
+    struct str text = {0}, template = {0};
+    imp_engine *engine = NULL;
+    bool chat = !options_given(options, OPT_PROMPT) && terminal_is(stdin) && terminal_is(stdout);
+    int rc = 0;
+    if (chat && options_flag(options, OPT_JSON)) {
+        rc = error_set(err, IMP_ERR_USAGE, "--json", "needs -p or a text on standard input");
+    }
+    if (rc == 0) rc = read_template(options, &template, err);
+    if (rc == 0 && !chat) rc = read_text(options, &text, err);
+    if (rc == 0) rc = open_model(options, options->arguments[0], false, &engine, err);
+    if (rc == 0) {
+        interrupt_catch(); /* not before: opening cannot be cancelled, so there it ends imp */
+        const char *source = template.size > 0 ? template.data : NULL;
+        rc = chat ? chat_run(engine, options, source, err)
+                  : run_once(engine, options, &text, source, err);
+    }
+    imp_close(engine);
+    str_free(&text);
+    str_free(&template);
+    return rc;
+}
