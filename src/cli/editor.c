@@ -30,7 +30,7 @@ struct editor {
     const char *prompt;
     unsigned char input[INPUT_BYTES];
     size_t input_at, input_bytes;
-    bool cancelled;
+    bool cancelling, cancelled;
     bool pastes; /* the terminal is asked to mark pastes */
 };
 
@@ -51,6 +51,7 @@ static int next_byte(struct editor *e) {
         if (resized) {
             resized = 0;
             el_resize(e->line);
+            fputs("\r\033[K", stdout); /* libedit draws anew where the cursor is */
             el_set(e->line, EL_REFRESH);
         }
         struct pollfd terminal = {.fd = STDIN_FILENO, .events = POLLIN};
@@ -70,6 +71,10 @@ static int read_key(EditLine *line, wchar_t *out) {
     el_get(line, EL_CLIENTDATA, &e);
     char sequence[4];
     size_t bytes = 0;
+    if (e->cancelling) {
+        *out = KEY_CANCEL;
+        return 1;
+    }
     do {
         int byte = next_byte(e);
         if (byte == BYTE_END) return 0;
@@ -93,11 +98,16 @@ static unsigned char key_cancel(EditLine *line, int key) {
     (void)key;
     struct editor *e;
     el_get(line, EL_CLIENTDATA, &e);
+    if (e->cancelling) {
+        e->cancelled = true;
+        return CC_NEWLINE;
+    }
+    /* First to the end of the message, so that what is printed next goes below it; libedit moves
+     * the cursor only after we return. read_key brings us back. */
     const LineInfo *info = el_line(line);
-    e->cancelled = true;
-    el_cursor(line, (int)(info->lastchar - info->cursor)); /* what is printed next goes below */
-    el_set(line, EL_REFRESH);
-    return CC_NEWLINE;
+    el_cursor(line, (int)(info->lastchar - info->cursor));
+    e->cancelling = true;
+    return CC_CURSOR;
 }
 
 static unsigned char key_newline(EditLine *line, int key) {
@@ -222,7 +232,7 @@ static void mark_pastes(const struct editor *e, const char *sequence) {
 enum editor_result editor_read(struct editor *e, const char *prompt, struct str *out) {
     str_clear(out);
     e->prompt = prompt;
-    e->cancelled = false;
+    e->cancelling = e->cancelled = false;
     mark_pastes(e, "\033[?2004h");
     int characters = 0;
     const char *text = el_gets(e->line, &characters);
