@@ -115,19 +115,27 @@ static unsigned char key_newline(EditLine *line, int key) {
     return el_insertstr(line, "\n") == 0 ? CC_REFRESH : CC_ERROR;
 }
 
+static bool is_line_end(char c) {
+    return c == '\r' || c == '\n';
+}
+
 /* What is between the terminal's marks, as text: line ends are \n, no other control characters,
- * no newline at the end, so that the user sees the message before sending it. */
+ * no newline at the end, so that the user sees the message before sending it. Terminals send \r,
+ * \n or both for a line end, and libedit's terminal mode swaps the two. */
 static void clean_paste(const struct str *raw, struct str *out) {
     for (size_t i = 0; i < raw->size;) {
         uint32_t codepoint;
         size_t used = utf8_decode(raw->data + i, raw->size - i, &codepoint);
-        bool crlf = codepoint == '\r' && i + 1 < raw->size && raw->data[i + 1] == '\n';
         i += used;
-        if (crlf) continue;
-        if (codepoint == '\r') codepoint = '\n';
-        bool control = codepoint < 0x20 || (codepoint >= 0x7f && codepoint < 0xa0);
-        if (control && codepoint != '\n' && codepoint != '\t') continue;
-        str_add_codepoint(out, codepoint);
+        if (codepoint == '\r' || codepoint == '\n') {
+            bool pair = i < raw->size && is_line_end(raw->data[i]) &&
+                        raw->data[i] != raw->data[i - 1];
+            if (pair) i++;
+            str_add_char(out, '\n');
+        } else if (codepoint == '\t' || (codepoint >= 0x20 && codepoint < 0x7f) ||
+                   codepoint >= 0xa0) {
+            str_add_codepoint(out, codepoint);
+        }
     }
     while (out->size > 0 && out->data[out->size - 1] == '\n') out->data[--out->size] = 0;
 }
