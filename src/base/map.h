@@ -24,7 +24,9 @@ struct map {
     uint64_t seed;
 };
 
-void map_init(struct map *map, size_t expected); /* room for that many without growing */
+/* With room for that many without growing. The linker's name is another because libedit.a exports a
+ * map_init of its own. */
+void map_init(struct map *map, size_t expected) __asm__("imp_map_init");
 /* Adds, unless the key is there: then returns false and leaves the old value. */
 bool map_add(struct map *map, struct slice key, int64_t value);
 /* The value, or NULL. Valid until the next map_add. */

@@ -2,14 +2,7 @@
 
 #include <string.h>
 
-#include "cli/terminal.h"
-
 enum { STYLE_BOLD = 1, STYLE_ITALIC = 2, STYLE_CODE = 4, STYLE_DIM = 8, STYLE_UNDERLINE = 16 };
-
-enum markdown_mode markdown_mode_for_stdout(void) {
-    if (!terminal_is(stdout)) return MARKDOWN_BYTES;
-    return terminal_has_colour(stdout) ? MARKDOWN_COLOUR : MARKDOWN_PLAIN;
-}
 
 /* ---- what reaches the terminal -------------------------------------------------------------- */
 

@@ -43,7 +43,6 @@ struct markdown {
     unsigned style; /* what the terminal is set to */
 };
 
-enum markdown_mode markdown_mode_for_stdout(void);
 void markdown_feed(struct markdown *m, const char *text, size_t bytes, struct str *out);
 /* The end of the text: what was held comes out, styles end. Ready for the next text after it. */
 void markdown_end(struct markdown *m, struct str *out);

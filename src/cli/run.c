@@ -1,6 +1,4 @@
-#include <errno.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "base/caps.h"
 #include "base/error.h"
@@ -8,38 +6,10 @@
 #include "cli/answer.h"
 #include "cli/chat.h"
 #include "cli/cli.h"
-#include "cli/markdown.h"
+#include "cli/printer.h"
 #include "cli/terminal.h"
 
 /* ---- one answer ----------------------------------------------------------------------------- */
-
-struct printed {
-    struct markdown markdown;
-    struct str ready; /* reused for every piece */
-    char last;        /* the last byte of the answer */
-    bool silent;      /* --json prints at the end */
-};
-
-static int print_ready(struct printed *p, imp_error *err) {
-    fwrite(p->ready.data, 1, p->ready.size, stdout);
-    str_clear(&p->ready);
-    if (fflush(stdout) == 0) return 0;
-    return error_set(err, IMP_ERR_IO, "standard output", "cannot write: %s", strerror(errno));
-}
-
-static int print_piece(void *ctx, const char *text, size_t bytes, imp_error *err) {
-    struct printed *p = ctx;
-    p->last = text[bytes - 1];
-    if (p->silent) return 0;
-    markdown_feed(&p->markdown, text, bytes, &p->ready);
-    return p->ready.size > 0 ? print_ready(p, err) : 0;
-}
-
-static int print_end(struct printed *p, imp_error *err) {
-    markdown_end(&p->markdown, &p->ready);
-    if (p->last != '\n') str_add_char(&p->ready, '\n');
-    return print_ready(p, err);
-}
 
 static const char *const end_names[] = {
     [ANSWER_WHOLE] = "stop",
@@ -76,23 +46,23 @@ static int one_prompt(imp_engine *engine, const struct options *options, const s
 static int print_answer(imp_engine *engine, const struct options *options,
                         const struct prompt *prompt, imp_error *err) {
     struct answer answer = {0};
-    bool json = options_flag(options, OPT_JSON), raw = options_flag(options, OPT_RAW);
-    struct printed printed = {.markdown = {.mode = markdown_mode_for_stdout()}, .silent = json};
-    /* The continuation of a text is not Markdown. */
-    if (raw && printed.markdown.mode == MARKDOWN_COLOUR) printed.markdown.mode = MARKDOWN_PLAIN;
-    int rc = answer_make(engine, options, prompt, print_piece, &printed, &answer, err);
+    bool json = options_flag(options, OPT_JSON);
+    struct printer printer;
+    printer_start(&printer, options_flag(options, OPT_RAW));
+    printer.silent = json;
+    int rc = answer_make(engine, options, prompt, printer_take, &printer, &answer, err);
     if (json && rc == 0) {
-        add_answer_json(&printed.ready, &answer);
-        rc = print_ready(&printed, err);
+        add_answer_json(&printer.ready, &answer);
+        rc = printer_flush(&printer, err);
     } else if (rc == 0 || answer.text.size > 0) {
-        int ended = print_end(&printed, rc < 0 ? NULL : err);
+        int ended = printer_end(&printer, rc < 0 ? NULL : err);
         if (rc == 0) rc = ended;
     }
     if (rc == 0 && answer.end == ANSWER_AT_CONTEXT) note(options, "the context is full");
     if (rc == 0 && answer.end == ANSWER_INTERRUPTED) {
         rc = error_set(err, IMP_ERR_CANCELLED, NULL, "interrupted");
     }
-    str_free(&printed.ready);
+    printer_free(&printer);
     answer_free(&answer);
     return rc;
 }
