@@ -16,16 +16,16 @@
 int error_set(struct imp_error *err, int code, const char *where, const char *fmt, ...)
     __attribute__((format(printf, 4, 5)));
 
-#if defined(__clang_analyzer__) || defined(IMP_ANALYZER)
-/* Analysers look into one file at a time: this tells them that the code comes back as it went in. */
-#define error_set(err, code, ...) (error_set(err, code, __VA_ARGS__), (code))
-#endif
-
 /* Prefixes the place of an error that a lower layer set: "prefix: old place". Returns err's code. */
 int error_prefix(struct imp_error *err, int code, const char *prefix);
 
 /* Out of host memory while loading or parsing; returns IMP_ERR_MEMORY. */
 int error_memory(struct imp_error *err, size_t bytes);
+
+#if defined(__clang_analyzer__) || defined(IMP_ANALYZER)
+/* Analysers look into one file at a time: this tells them that the code comes back as it went in. */
+#define error_set(err, code, ...) (error_set(err, code, __VA_ARGS__), (code))
+#endif
 
 void check_failed(const char *file, int line, const char *expression)
     __attribute__((noreturn, cold));
