@@ -26,6 +26,7 @@ static void copy_escaped(char *out, size_t size, const char *text) {
     out[n] = 0;
 }
 
+#undef error_set /* the analysers' macro */
 int error_set(struct imp_error *err, int code, const char *where, const char *fmt, ...) {
     if (err == NULL) return code;
     char line[1024];

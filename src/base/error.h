@@ -28,6 +28,11 @@ int error_prefix(struct imp_error *err, int code, const char *prefix);
 /* Out of host memory while loading or parsing; returns IMP_ERR_MEMORY. */
 int error_memory(struct imp_error *err, size_t bytes);
 
+#if defined(__clang_analyzer__) || defined(IMP_ANALYZER)
+/* Analysers look into one file at a time: this tells them that the code comes back as it went in. */
+#define error_set(err, code, ...) (error_set(err, code, __VA_ARGS__), (code))
+#endif
+
 void check_failed(const char *file, int line, const char *expression)
     __attribute__((noreturn, cold));
 #define check(expression) ((expression) ? (void)0 : check_failed(__FILE__, __LINE__, #expression))
