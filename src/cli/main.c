@@ -1,68 +1,8 @@
-/* imp: the table of subcommands, and how an error leaves the program. */
+/* imp: finds the subcommand, and maps the way it ends to an exit status. */
 #include <signal.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "cli/cli.h"
-
-const struct command command_table[] = {
-    {"run", IN_RUN, "MODEL", 1, 1, "chat in the terminal, or answer one prompt",
-     "Opens MODEL and chats with it. With -p, or when standard input is a pipe, one answer is "
-     "written to standard output and nothing else. Ctrl-C ends an answer, Ctrl-D the chat.\n\n"
-     "In a chat, /help lists what can be said to imp itself.",
-     "imp run models/smollm2-nvfp4\n"
-     "imp run models/smollm2-nvfp4 -p \"Why is the sky blue?\"\n"
-     "echo \"Say it shorter: $TEXT\" | imp run models/smollm2-nvfp4",
-     command_run},
-    {"bench", IN_BENCH, "MODEL", 1, 1, "measure prefill and decode speed",
-     "Runs random prompts and reports tokens a second, the share of the memory's bandwidth that "
-     "decoding reached (a probe runs before and after), and a hash of all logits: equal hashes mean "
-     "equal arithmetic.",
-     "imp bench models/smollm2-nvfp4 -p 512 -n 128 -b 1,8,32\n"
-     "imp bench models/smollm2-nvfp4 --json",
-     command_bench},
-    {"score", IN_SCORE, "MODEL", 1, 1, "perplexity, logits, comparison with a reference",
-     "With --text, the perplexity of a text: it is encoded whole, without special tokens, cut into "
-     "windows that do not overlap, each read from an empty cache; the mean is over the predicted "
-     "tokens (all but the first of each window). With --reference also the mean KL divergence from "
-     "that model and how often both name the same next token.\n\n"
-     "With --ids, token ids are run as they are and --logits takes the logits of every position.",
-     "imp score MODEL --text book.txt --tokens 8192 --json\n"
-     "imp score MODEL --ids a.json --ids b.json --logits out.npy",
-     command_score},
-    {"inspect", IN_INSPECT, "MODEL", 1, 1, "what is in a checkpoint, and what it will need",
-     "Shows tensors, number formats, the dialect of the quantisation, the family and the memory "
-     "plan. A folder with config.json alone will do.",
-     "imp inspect models/smollm2-nvfp4\nimp inspect models/smollm2-nvfp4 --memory --ctx 4096",
-     command_inspect},
-    {"quantize", IN_QUANTIZE, "SOURCE DESTINATION", 2, 2, "make an NVFP4 checkpoint",
-     "SOURCE is a GGUF file, or a folder of BF16, F16 or F32 SafeTensors. DESTINATION is a new "
-     "folder, which appears whole or not at all. lm_head, embeddings, routers and norms stay BF16.\n\n"
-     "weighted runs 1,024 random tokens through the model first and weighs each error by what the "
-     "channel carries; sweep tries 13 scales a block; amax is the makers' rule; none writes BF16.",
-     "imp quantize model.gguf models/new\n"
-     "imp quantize models/bf16 models/new --format modelopt --method sweep",
-     command_quantize},
-    {"tokenize", IN_TOKENIZE, "MODEL [TEXT]", 1, 2, "text to token ids and back",
-     "Prints the ids of TEXT, or of standard input where TEXT is -, as a JSON array. Special tokens "
-     "in the text are recognised unless --plain; none is added unless --add-special. Needs the "
-     "tokenizer's files only. --decode prints the text and one newline.",
-     "imp tokenize MODEL \"Hello\"\n"
-     "imp tokenize MODEL --decode '[19556]'\n"
-     "imp tokenize MODEL --chat conversation.json --render",
-     command_tokenize},
-    {"completion", IN_COMPLETION, "bash|zsh|fish", 1, 1, "print a completion script",
-     "Prints a script for the shell to source.", "eval \"$(imp completion bash)\"",
-     command_completion},
-    {NULL, 0, NULL, 0, 0, NULL, NULL, NULL, NULL},
-};
-
-const struct command *command_find(const char *name) {
-    for (const struct command *c = command_table; c->name; c++) {
-        if (strcmp(c->name, name) == 0) return c;
-    }
-    return NULL;
-}
 
 static int unknown_command(const char *name, imp_error *err) {
     struct nearest best = {0};
