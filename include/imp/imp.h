@@ -132,7 +132,8 @@ typedef struct imp_stream imp_stream;
 
 #define IMP_MAX_TOKENS_REST UINT32_MAX
 
-/* imp_request_init sets every field to the model's defaults; then set what differs. */
+/* imp_request_init sets every field to the model's defaults (generation_config.json; temperature 0.7,
+ * top_p 0.95, top_k 40 where it says nothing); then set what differs. */
 typedef struct imp_request {
     const int32_t *prompt; /* ids; copied by imp_submit */
     size_t prompt_tokens;

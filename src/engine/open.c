@@ -71,11 +71,14 @@ static void describe_quantisation(struct imp_engine *e) {
              dialect, *dialect ? ")" : "");
 }
 
+/* What the model's generation_config.json says, over what local engines commonly take: a model that
+ * was shipped without sampling values talks better with a little truncation than with none. */
 static void default_request(struct imp_engine *e) {
     struct imp_request *r = &e->defaults;
     *r = (struct imp_request){.max_tokens = IMP_MAX_TOKENS_REST,
-                              .temperature = 1,
-                              .top_p = 1,
+                              .temperature = 0.7f,
+                              .top_p = 0.95f,
+                              .top_k = 40,
                               .repetition_penalty = 1};
     yyjson_val *g = e->checkpoint.config.generation
                         ? yyjson_doc_get_root(e->checkpoint.config.generation)
