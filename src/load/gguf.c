@@ -37,12 +37,12 @@ struct reader {
 
 __attribute__((format(printf, 3, 4))) static int fail(const struct reader *r, size_t at,
                                                       const char *fmt, ...) {
-    char message[400], where[400];
+    char message[400], where[200];
     va_list args;
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    snprintf(where, sizeof where, "%s: byte %zu", r->file, at);
+    error_place(where, r->file, "byte %zu", at);
     return error_set(r->err, IMP_ERR_FILE, where, "%s", message);
 }
 
@@ -70,7 +70,7 @@ static int read_uint(struct reader *r, size_t bytes, const char *what, uint64_t 
 
 static int read_string(struct reader *r, const char *what, struct slice *out) {
     size_t at = r->pos;
-    uint64_t size;
+    uint64_t size = 0;
     int rc = read_uint(r, 8, what, &size);
     if (rc < 0) return rc;
     if (size > left(r)) {
@@ -130,7 +130,7 @@ static int check_bools(const struct reader *r, const uint8_t *p, uint64_t count)
 
 static int read_array(struct reader *r, struct slice key, struct gguf_value *out) {
     size_t at = r->pos;
-    uint64_t type, count;
+    uint64_t type = 0, count = 0;
     int rc = read_uint(r, 4, "an array's type", &type);
     if (rc == 0) rc = read_uint(r, 8, "an array's length", &count);
     if (rc < 0) return rc;
@@ -161,7 +161,7 @@ static int read_array(struct reader *r, struct slice key, struct gguf_value *out
 
 static int read_value(struct reader *r, struct slice key, struct gguf_value *out) {
     size_t at = r->pos;
-    uint64_t type;
+    uint64_t type = 0;
     int rc = read_uint(r, 4, "a value's type", &type);
     if (rc < 0) return rc;
     if (type >= FILE_TYPES) {
@@ -218,7 +218,7 @@ static int read_alignment(const struct reader *r, const struct gguf *g, size_t *
 
 static int read_shape(struct reader *r, struct gguf_tensor *t, uint64_t *elements) {
     size_t at = r->pos;
-    uint64_t dims;
+    uint64_t dims = 0;
     int rc = read_uint(r, 4, "a number of dimensions", &dims);
     if (rc < 0) return rc;
     if (dims < 1 || dims > 4) {
@@ -228,7 +228,7 @@ static int read_shape(struct reader *r, struct gguf_tensor *t, uint64_t *element
     t->dims = (int)dims;
     *elements = 1;
     for (int d = 0; d < t->dims; d++) {
-        uint64_t n;
+        uint64_t n = 0;
         at = r->pos;
         rc = read_uint(r, 8, "a dimension", &n);
         if (rc < 0) return rc;
@@ -244,7 +244,7 @@ static int read_shape(struct reader *r, struct gguf_tensor *t, uint64_t *element
 
 static int read_format(struct reader *r, struct gguf_tensor *t, uint64_t elements) {
     size_t at = r->pos;
-    uint64_t type;
+    uint64_t type = 0;
     int rc = read_uint(r, 4, "a tensor's type", &type);
     if (rc < 0) return rc;
     size_t bytes = gguf_block_bytes((enum gguf_type)type);
@@ -278,7 +278,7 @@ static int read_tensor(struct reader *r, struct gguf *g, size_t i) {
     if (!map_add(&g->tensor_by_name, name, (int64_t)i)) {
         return fail(r, at, "the tensor \"%.100s\" occurs twice", t->name);
     }
-    uint64_t elements;
+    uint64_t elements = 0;
     rc = read_shape(r, t, &elements);
     if (rc == 0) rc = read_format(r, t, elements);
     if (rc == 0) rc = read_uint(r, 8, "a tensor's offset", &t->file_offset);
@@ -331,7 +331,7 @@ static int place_tensors(const struct reader *r, struct gguf *g, size_t alignmen
 /* ---- the whole ---- */
 
 static int read_start(struct reader *r, struct gguf *g) {
-    uint64_t version;
+    uint64_t version = 0;
     if (left(r) < 4 || memcmp(r->data, "GGUF", 4) != 0) {
         return fail(r, 0, "not a GGUF file: it must begin with \"GGUF\"");
     }
@@ -350,7 +350,7 @@ static int read_start(struct reader *r, struct gguf *g) {
 
 static int read_count(struct reader *r, const char *what, size_t least, size_t cap, size_t *out) {
     size_t at = r->pos;
-    uint64_t n;
+    uint64_t n = 0;
     int rc = read_uint(r, 8, what, &n);
     if (rc < 0) return rc;
     if (n > left(r) / least || n > cap) {
@@ -362,7 +362,7 @@ static int read_count(struct reader *r, const char *what, size_t least, size_t c
 }
 
 static int parse(struct reader *r, struct gguf *g) {
-    size_t alignment;
+    size_t alignment = DEFAULT_ALIGNMENT;
     int rc = read_start(r, g);
     if (rc == 0) {
         rc = read_count(r, "the number of tensors", TENSOR_LEAST_BYTES, CAP_TENSORS,
