@@ -9,8 +9,20 @@
 #include "base/error.h"
 
 enum { /* value types as the file numbers them */
-    FILE_U8, FILE_I8, FILE_U16, FILE_I16, FILE_U32, FILE_I32, FILE_F32, FILE_BOOL, FILE_STRING,
-    FILE_ARRAY, FILE_U64, FILE_I64, FILE_F64, FILE_TYPES
+       FILE_U8,
+       FILE_I8,
+       FILE_U16,
+       FILE_I16,
+       FILE_U32,
+       FILE_I32,
+       FILE_F32,
+       FILE_BOOL,
+       FILE_STRING,
+       FILE_ARRAY,
+       FILE_U64,
+       FILE_I64,
+       FILE_F64,
+       FILE_TYPES
 };
 
 /* Bytes of a value, or the least a string or an array can take. */
@@ -103,11 +115,21 @@ static struct gguf_value scalar_at(uint32_t file_type, const uint8_t *p) {
     struct gguf_value v = {.kind = kinds[file_type], .file_type = file_type};
     uint64_t u = little_endian(p, least_bytes[file_type]);
     switch (file_type) {
-    case FILE_I8: v.i = (int8_t)u; break;
-    case FILE_I16: v.i = (int16_t)u; break;
-    case FILE_I32: v.i = (int32_t)u; break;
-    case FILE_I64: v.i = (int64_t)u; break;
-    case FILE_BOOL: v.b = u != 0; break;
+    case FILE_I8:
+        v.i = (int8_t)u;
+        break;
+    case FILE_I16:
+        v.i = (int16_t)u;
+        break;
+    case FILE_I32:
+        v.i = (int32_t)u;
+        break;
+    case FILE_I64:
+        v.i = (int64_t)u;
+        break;
+    case FILE_BOOL:
+        v.b = u != 0;
+        break;
     case FILE_F32: {
         float f;
         uint32_t bits = (uint32_t)u;
@@ -115,8 +137,11 @@ static struct gguf_value scalar_at(uint32_t file_type, const uint8_t *p) {
         v.f = (double)f;
         break;
     }
-    case FILE_F64: memcpy(&v.f, &u, sizeof v.f); break;
-    default: v.u = u;
+    case FILE_F64:
+        memcpy(&v.f, &u, sizeof v.f);
+        break;
+    default:
+        v.u = u;
     }
     return v;
 }
@@ -249,8 +274,8 @@ static int read_format(struct reader *r, struct gguf_tensor *t, uint64_t element
     if (rc < 0) return rc;
     size_t bytes = gguf_block_bytes((enum gguf_type)type);
     if (bytes == 0) {
-        return fail(r, at, "tensor \"%.100s\" has type %llu (%s), which imp does not read",
-                    t->name, (unsigned long long)type, gguf_type_name((uint32_t)type));
+        return fail(r, at, "tensor \"%.100s\" has type %llu (%s), which imp does not read", t->name,
+                    (unsigned long long)type, gguf_type_name((uint32_t)type));
     }
     t->type = (enum gguf_type)type;
     int64_t block = gguf_block_elements(t->type);
@@ -261,7 +286,8 @@ static int read_format(struct reader *r, struct gguf_tensor *t, uint64_t element
     }
     uint64_t blocks = elements / (uint64_t)block;
     if (blocks > r->size / bytes) {
-        return fail(r, at, "tensor \"%.100s\" needs %llu blocks of %zu bytes, the file has %zu bytes",
+        return fail(r, at,
+                    "tensor \"%.100s\" needs %llu blocks of %zu bytes, the file has %zu bytes",
                     t->name, (unsigned long long)blocks, bytes, r->size);
     }
     t->bytes = (size_t)blocks * bytes;
@@ -299,8 +325,8 @@ static int refuse_overlap(const struct reader *r, struct gguf *g) {
     for (size_t i = 1; i < g->tensor_count && rc == 0; i++) {
         const struct gguf_tensor *a = order[i - 1], *b = order[i];
         if (a->file_offset + a->bytes <= b->file_offset) continue;
-        rc = fail(r, (size_t)b->file_offset, "the tensors \"%.100s\" and \"%.100s\" overlap", a->name,
-                  b->name);
+        rc = fail(r, (size_t)b->file_offset, "the tensors \"%.100s\" and \"%.100s\" overlap",
+                  a->name, b->name);
     }
     free(order);
     return rc;

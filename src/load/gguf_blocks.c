@@ -192,7 +192,7 @@ static void block_nvfp4(const uint8_t *b, float *out) {
 struct block_format {
     const char *name;
     int elements;
-    size_t bytes;                            /* 0: known by name only */
+    size_t bytes;                             /* 0: known by name only */
     void (*decode)(const uint8_t *, float *); /* one block */
 };
 

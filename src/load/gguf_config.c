@@ -97,8 +97,7 @@ static int add_rope_scaling(struct gguf_import *in, const struct gguf_shape *s, 
     str_printf(out, "  \"rope_scaling\": {\"rope_type\": \"%s\", \"factor\": ",
                linear ? "linear" : "yarn");
     add_float(out, factor);
-    if (yarn)
-        str_printf(out, ", \"original_max_position_embeddings\": %lld", (long long)original);
+    if (yarn) str_printf(out, ", \"original_max_position_embeddings\": %lld", (long long)original);
     str_add_text(out, "},\n");
     return 0;
 }

@@ -51,7 +51,8 @@ int gguf_key_float(const struct gguf *g, const char *key, double min, double max
         return 0;
     }
     if (v->kind != GGUF_KIND_FLOAT || !(v->f >= min && v->f <= max))
-        return gguf_key_error(g, key, IMP_ERR_FILE, err, "must be a number from %g to %g", min, max);
+        return gguf_key_error(g, key, IMP_ERR_FILE, err, "must be a number from %g to %g", min,
+                              max);
     *out = v->f;
     return 0;
 }
@@ -119,8 +120,8 @@ static int64_t arch_int(struct key_reader *k, const char *suffix, int64_t min, i
     char key[128];
     int64_t value = absent;
     if (k->rc == 0)
-        k->rc = gguf_key_int(k->in->source, arch_key(k, suffix, key), min, max, absent, &value,
-                             k->err);
+        k->rc =
+            gguf_key_int(k->in->source, arch_key(k, suffix, key), min, max, absent, &value, k->err);
     return value;
 }
 
@@ -136,14 +137,28 @@ static double arch_float(struct key_reader *k, const char *suffix, double min, d
 
 /* Keys of the architecture that are read here and in gguf_config.c, or that change nothing. */
 static const char *const KNOWN_KEYS[] = {
-    "block_count", "embedding_length", "feed_forward_length", "attention.head_count",
-    "attention.head_count_kv", "attention.key_length", "attention.value_length",
-    "rope.dimension_count", "rope.freq_base", "rope.scaling.type", "rope.scaling.factor",
-    "rope.scaling.original_context_length", "rope.scaling.finetuned", "expert_count",
-    "expert_used_count", "context_length", "attention.layer_norm_rms_epsilon", "vocab_size",
+    "block_count",
+    "embedding_length",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+    "expert_count",
+    "expert_used_count",
+    "context_length",
+    "attention.layer_norm_rms_epsilon",
+    "vocab_size",
 };
 
-/* A sliding window, a logit scale: a key that nobody reads would be a model that quietly differs. */
+/* A sliding window, a logit scale: a key that nobody reads would be a model that quietly differs.
+ */
 static int refuse_unknown_keys(const struct gguf_import *in, struct imp_error *err) {
     size_t stem = strlen(in->architecture);
     for (size_t i = 0; i < in->source->key_count; i++) {
@@ -235,22 +250,29 @@ static const struct role {
     {"attn_v.weight", "self_attn.v_proj.weight", ROWS_KV, ROWS_HIDDEN, false, ALWAYS},
 };
 enum { LAYER_ROLE_COUNT = sizeof LAYER_ROLES / sizeof *LAYER_ROLES };
-static const struct role EMBEDDING = {"token_embd.weight", "model.embed_tokens.weight", ROWS_VOCAB,
-                                      ROWS_HIDDEN, false, ALWAYS};
-static const struct role FINAL_NORM = {"output_norm.weight", "model.norm.weight", ROWS_HIDDEN,
-                                       ROWS_ONE, false, ALWAYS};
+static const struct role EMBEDDING = {
+    "token_embd.weight", "model.embed_tokens.weight", ROWS_VOCAB, ROWS_HIDDEN, false, ALWAYS};
+static const struct role FINAL_NORM = {
+    "output_norm.weight", "model.norm.weight", ROWS_HIDDEN, ROWS_ONE, false, ALWAYS};
 static const struct role HEAD = {"output.weight", "lm_head.weight", ROWS_VOCAB, ROWS_HIDDEN, false,
                                  ALWAYS};
 
 static int64_t size_of(const struct gguf_shape *s, enum rows_kind kind) {
     switch (kind) {
-    case ROWS_HIDDEN: return s->hidden;
-    case ROWS_Q: return s->heads * s->head_dim;
-    case ROWS_KV: return s->kv_heads * s->head_dim;
-    case ROWS_WIDTH: return s->width;
-    case ROWS_HEAD: return s->head_dim;
-    case ROWS_VOCAB: return s->vocab;
-    case ROWS_ONE: break;
+    case ROWS_HIDDEN:
+        return s->hidden;
+    case ROWS_Q:
+        return s->heads * s->head_dim;
+    case ROWS_KV:
+        return s->kv_heads * s->head_dim;
+    case ROWS_WIDTH:
+        return s->width;
+    case ROWS_HEAD:
+        return s->head_dim;
+    case ROWS_VOCAB:
+        return s->vocab;
+    case ROWS_ONE:
+        break;
     }
     return 1;
 }
@@ -329,10 +351,14 @@ static int add_tensor(struct table_builder *b, const struct role *role, int64_t 
 static bool is_wanted(const struct gguf_import *in, const struct gguf_shape *s,
                       const struct role *role) {
     switch (role->when) {
-    case WITH_BIAS: return s->attention_bias;
-    case WITH_OUT_BIAS: return s->attention_bias && strcmp(in->architecture, "qwen2") != 0;
-    case WITH_QK_NORM: return strcmp(in->architecture, "qwen3") == 0;
-    default: return true;
+    case WITH_BIAS:
+        return s->attention_bias;
+    case WITH_OUT_BIAS:
+        return s->attention_bias && strcmp(in->architecture, "qwen2") != 0;
+    case WITH_QK_NORM:
+        return strcmp(in->architecture, "qwen3") == 0;
+    default:
+        return true;
     }
 }
 
@@ -350,8 +376,8 @@ static int refuse_rest(struct table_builder *b) {
 
 static int make_table(struct gguf_import *in, const struct gguf_shape *s, struct imp_error *err) {
     struct table_builder b = {in, s, err, mem_zero(in->source->tensor_count, sizeof(bool))};
-    in->tensors = arena_array(&in->arena, (size_t)s->layers * LAYER_ROLE_COUNT + 3,
-                              sizeof *in->tensors);
+    in->tensors =
+        arena_array(&in->arena, (size_t)s->layers * LAYER_ROLE_COUNT + 3, sizeof *in->tensors);
     int rc = add_tensor(&b, &EMBEDDING, -1);
     for (int64_t layer = 0; layer < s->layers && rc == 0; layer++) {
         for (int i = 0; i < LAYER_ROLE_COUNT && rc == 0; i++) {
@@ -380,8 +406,8 @@ int gguf_import_open(const struct gguf *g, struct gguf_import *out, struct imp_e
         return tensor_error(g, EMBEDDING.gguf, IMP_ERR_FILE, err, "has too many rows");
     shape.tied = gguf_find_tensor(g, HEAD.gguf) == NULL;
     /* Qwen2 always has biases and no field that says so. */
-    shape.attention_bias = strcmp(out->architecture, "qwen2") == 0 ||
-                           gguf_find_tensor(g, "blk.0.attn_q.bias") != NULL;
+    shape.attention_bias =
+        strcmp(out->architecture, "qwen2") == 0 || gguf_find_tensor(g, "blk.0.attn_q.bias") != NULL;
     /* A table of layers costs memory before its tensors are looked up: bound it by the file. */
     if ((uint64_t)shape.layers > g->tensor_count)
         return tensor_error(g, "blk.0.attn_norm.weight", IMP_ERR_FILE, err,
@@ -405,8 +431,8 @@ void gguf_import_close(struct gguf_import *import) {
 
 /* ---- rows ---- */
 
-/* Where row w of a head stands in the file: Hugging Face has the first halves of all pairs, then the
- * second halves; the file has pair after pair. */
+/* Where row w of a head stands in the file: Hugging Face has the first halves of all pairs, then
+ * the second halves; the file has pair after pair. */
 static int64_t file_row(int64_t row, int64_t head_rows) {
     if (head_rows == 0) return row;
     int64_t head = row / head_rows * head_rows, w = row % head_rows, half = head_rows / 2;

@@ -37,7 +37,8 @@ static int array_key(const struct vocabulary *v, const char *key, enum gguf_kind
     *out = gguf_find(v->g, key);
     if (*out == NULL) return 0;
     bool right = (*out)->kind == GGUF_KIND_ARRAY && ((*out)->element == a || (*out)->element == b);
-    if (!right) return gguf_key_error(v->g, key, IMP_ERR_FILE, v->err, "is not the array it must be");
+    if (!right)
+        return gguf_key_error(v->g, key, IMP_ERR_FILE, v->err, "is not the array it must be");
     bool per_token = strcmp(key, "tokenizer.ggml.merges") != 0 && v->count > 0;
     if (per_token && (*out)->count != v->count)
         return gguf_key_error(v->g, key, IMP_ERR_FILE, v->err, "has %llu entries for %zu tokens",
@@ -179,7 +180,8 @@ static void add_post_processor(struct str *out, bool byte_level, int64_t bos,
     "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*"                \
     "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"                        \
     "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*|"       \
-    "\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+    "\\\\p{N}| "                                                                                   \
+    "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
 
 static const struct splitter {
     const char *pre;   /* tokenizer.ggml.pre */
@@ -188,14 +190,16 @@ static const struct splitter {
     bool nfc, ignore_merges;
     bool bos; /* add_bos_token where the file does not say */
 } SPLITTERS[] = {
-    {"smollm", NULL, true, false, false, false}, {"gpt-2", NULL, false, false, false, false},
+    {"smollm", NULL, true, false, false, false},     {"gpt-2", NULL, false, false, false, false},
     {"llama-bpe", LLAMA3, false, false, true, true}, {"llama3", LLAMA3, false, false, true, true},
-    {"qwen2", QWEN2, false, true, false, false}, {"tekken", TEKKEN, false, false, true, true},
+    {"qwen2", QWEN2, false, true, false, false},     {"tekken", TEKKEN, false, false, true, true},
 };
 
 static void add_splitter(const struct splitter *s, struct str *out) {
-    if (s->nfc) str_add_text(out, "  \"normalizer\": {\"type\": \"NFC\"},\n");
-    else str_add_text(out, "  \"normalizer\": null,\n");
+    if (s->nfc)
+        str_add_text(out, "  \"normalizer\": {\"type\": \"NFC\"},\n");
+    else
+        str_add_text(out, "  \"normalizer\": null,\n");
     const char *byte_level = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, "
                              "\"trim_offsets\": true, \"use_regex\": %s}";
     str_add_text(out, "  \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [\n    ");
@@ -223,8 +227,8 @@ static int add_listed_merges(const struct vocabulary *v, struct str *out) {
         /* The first byte may be a space of its own kind, never the separator. */
         const char *space = merge.size > 2 ? memchr(merge.data + 1, ' ', merge.size - 2) : NULL;
         if (space == NULL || !utf8_valid(merge.data, merge.size))
-            return gguf_key_error(v->g, key, IMP_ERR_FILE, v->err, "entry %llu is no pair of tokens",
-                                  (unsigned long long)i);
+            return gguf_key_error(v->g, key, IMP_ERR_FILE, v->err,
+                                  "entry %llu is no pair of tokens", (unsigned long long)i);
         size_t left = (size_t)(space - merge.data);
         add_merge(out, i == 0, (struct slice){merge.data, left},
                   (struct slice){space + 1, merge.size - left - 1});
@@ -351,24 +355,25 @@ static int write_sentencepiece(const struct vocabulary *v, int64_t bos, bool add
     const char *replace = "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, "
                           "\"content\": \"\xE2\x96\x81\"}";
     str_add_text(out, "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
-    if (prefix)
-        str_add_text(out, "{\"type\": \"Prepend\", \"prepend\": \"\xE2\x96\x81\"}, ");
+    if (prefix) str_add_text(out, "{\"type\": \"Prepend\", \"prepend\": \"\xE2\x96\x81\"}, ");
     str_printf(out, "%s]},\n  \"pre_tokenizer\": null,\n", replace);
     add_post_processor(out, false, add_bos ? bos : -1, v);
-    str_add_text(out,
-                 "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [\n"
-                 "    {\"type\": \"Replace\", \"pattern\": {\"String\": \"\xE2\x96\x81\"}, "
-                 "\"content\": \" \"},\n"
-                 "    {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
+    str_add_text(out, "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [\n"
+                      "    {\"type\": \"Replace\", \"pattern\": {\"String\": \"\xE2\x96\x81\"}, "
+                      "\"content\": \" \"},\n"
+                      "    {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
     if (prefix)
         str_add_text(out, ",\n    {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, "
                           "\"stop\": 0}");
     str_add_text(out, "\n  ]},\n  \"model\": {\n    \"type\": \"BPE\", \"dropout\": null, "
                       "\"unk_token\": ");
-    if (unknown >= 0) str_add_json(out, v->token[unknown].data, v->token[unknown].size);
-    else str_add_text(out, "null");
-    str_add_text(out, ",\n    \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
-                      "    \"fuse_unk\": true, \"byte_fallback\": true, \"ignore_merges\": false,\n");
+    if (unknown >= 0)
+        str_add_json(out, v->token[unknown].data, v->token[unknown].size);
+    else
+        str_add_text(out, "null");
+    str_add_text(out,
+                 ",\n    \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
+                 "    \"fuse_unk\": true, \"byte_fallback\": true, \"ignore_merges\": false,\n");
     add_vocab(v, true, out);
     return add_found_merges(v, out);
 }

@@ -1,5 +1,5 @@
-/* Any bytes as a GGUF file: refused, or tensors inside the file and, where it is a model that can be
- * imported, rows that can be read and a tokenizer whose JSON parses. */
+/* Any bytes as a GGUF file: refused, or tensors inside the file and, where it is a model that can
+ * be imported, rows that can be read and a tokenizer whose JSON parses. */
 #include <stdlib.h>
 #include <string.h>
 

@@ -8,8 +8,21 @@
 #include "base/str.h"
 #include "load/gguf.h"
 
-enum { PUT_U8, PUT_I8, PUT_U16, PUT_I16, PUT_U32, PUT_I32, PUT_F32, PUT_BOOL, PUT_STRING, PUT_ARRAY,
-       PUT_U64, PUT_I64, PUT_F64 };
+enum {
+    PUT_U8,
+    PUT_I8,
+    PUT_U16,
+    PUT_I16,
+    PUT_U32,
+    PUT_I32,
+    PUT_F32,
+    PUT_BOOL,
+    PUT_STRING,
+    PUT_ARRAY,
+    PUT_U64,
+    PUT_I64,
+    PUT_F64
+};
 
 struct gguf_maker {
     struct str keys, infos, data;

@@ -7,16 +7,51 @@
 
 #include "support/gguf.h"
 
-enum { MODEL_HIDDEN = 8, MODEL_HEAD = 4, MODEL_HEADS = 2, MODEL_WIDTH = 16, MODEL_VOCAB = 16,
-       MODEL_LAYERS = 2 };
+enum {
+    MODEL_HIDDEN = 8,
+    MODEL_HEAD = 4,
+    MODEL_HEADS = 2,
+    MODEL_WIDTH = 16,
+    MODEL_VOCAB = 16,
+    MODEL_LAYERS = 2
+};
 
-static const char *const MODEL_BPE[MODEL_VOCAB] = {
-    "a", "b", "c", "1", "2", "\xC4\xA0", "ab", "abc", "\xC4\xA0" "a", "<|end|>", "!", "d", "e", "f",
-    "g", "[PAD15]"};
+static const char *const MODEL_BPE[MODEL_VOCAB] = {"a",
+                                                   "b",
+                                                   "c",
+                                                   "1",
+                                                   "2",
+                                                   "\xC4\xA0",
+                                                   "ab",
+                                                   "abc",
+                                                   "\xC4\xA0"
+                                                   "a",
+                                                   "<|end|>",
+                                                   "!",
+                                                   "d",
+                                                   "e",
+                                                   "f",
+                                                   "g",
+                                                   "[PAD15]"};
 static const char *const MODEL_MERGES[] = {"a b", "ab c", "\xC4\xA0 a"};
-static const char *const MODEL_SPM[MODEL_VOCAB] = {
-    "<unk>", "<s>", "</s>", "<0x0A>", "\xE2\x96\x81" "ab", "ab", "\xE2\x96\x81" "a", "bc", "\xE2\x96\x81",
-    "a", "b", "c", "d", "e", "f", "g"};
+static const char *const MODEL_SPM[MODEL_VOCAB] = {"<unk>",
+                                                   "<s>",
+                                                   "</s>",
+                                                   "<0x0A>",
+                                                   "\xE2\x96\x81"
+                                                   "ab",
+                                                   "ab",
+                                                   "\xE2\x96\x81"
+                                                   "a",
+                                                   "bc",
+                                                   "\xE2\x96\x81",
+                                                   "a",
+                                                   "b",
+                                                   "c",
+                                                   "d",
+                                                   "e",
+                                                   "f",
+                                                   "g"};
 
 struct model_options {
     const char *architecture, *tokenizer; /* "gpt2" or "llama" */
@@ -88,13 +123,20 @@ static inline void model_layer(struct gguf_maker *m, const struct model_options 
         uint64_t cols, rows;
         bool wanted;
     } tensors[] = {
-        {"attn_norm.weight", H, 0, true},       {"attn_q.weight", H, H, true},
-        {"attn_k.weight", H, D, true},          {"attn_v.weight", H, D, true},
-        {"attn_output.weight", H, H, true},     {"ffn_norm.weight", H, 0, true},
-        {"ffn_gate.weight", H, W, true},        {"ffn_up.weight", H, W, true},
-        {"ffn_down.weight", W, H, true},        {"attn_q.bias", H, 0, o->bias},
-        {"attn_k.bias", D, 0, o->bias},         {"attn_v.bias", D, 0, o->bias},
-        {"attn_output.bias", H, 0, o->out_bias}, {"attn_q_norm.weight", D, 0, o->qk_norm},
+        {"attn_norm.weight", H, 0, true},
+        {"attn_q.weight", H, H, true},
+        {"attn_k.weight", H, D, true},
+        {"attn_v.weight", H, D, true},
+        {"attn_output.weight", H, H, true},
+        {"ffn_norm.weight", H, 0, true},
+        {"ffn_gate.weight", H, W, true},
+        {"ffn_up.weight", H, W, true},
+        {"ffn_down.weight", W, H, true},
+        {"attn_q.bias", H, 0, o->bias},
+        {"attn_k.bias", D, 0, o->bias},
+        {"attn_v.bias", D, 0, o->bias},
+        {"attn_output.bias", H, 0, o->out_bias},
+        {"attn_q_norm.weight", D, 0, o->qk_norm},
         {"attn_k_norm.weight", D, 0, o->qk_norm},
     };
     for (size_t i = 0; i < sizeof tensors / sizeof *tensors; i++) {

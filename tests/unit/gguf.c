@@ -1,5 +1,6 @@
-/* Reading GGUF files: what is refused (gg01 .. gg19, each file made here), with what place, and what
- * a valid file cut or spoiled at any point does. The rows that only the import can see are here too. */
+/* Reading GGUF files: what is refused (gg01 .. gg19, each file made here), with what place, and
+ * what a valid file cut or spoiled at any point does. The rows that only the import can see are
+ * here too. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -10,8 +11,8 @@
 #include "load/gguf_import.h"
 #include "support/gguf_model.h"
 
-static const struct model_options LLAMA = {"llama", "gpt2", "smollm", NULL, false, false, false,
-                                           false};
+static const struct model_options LLAMA = {"llama", "gpt2", "smollm", NULL,
+                                           false,   false,  false,    false};
 static const struct model_options SPM = {"llama", "llama", NULL, NULL, false, false, false, false};
 
 /* ---- helpers ---- */
@@ -223,8 +224,8 @@ static void gg09_dimensions(void **state) {
     (void)state;
     static const uint32_t wrong[] = {0, 5, UINT32_MAX};
     for (size_t i = 0; i < 3; i++) {
-        struct gguf_maker m = one_tensor(wrong[i], (uint64_t[8]){1, 1, 1, 1, 1, 1, 1, 1}, GGUF_F32,
-                                         0, 64);
+        struct gguf_maker m =
+            one_tensor(wrong[i], (uint64_t[8]){1, 1, 1, 1, 1, 1, 1, 1}, GGUF_F32, 0, 64);
         refused(&m, "byte 33", "tensor \"t\" has");
     }
 }
@@ -340,8 +341,12 @@ static void gg15_numbers(void **state) {
 
 static void gg16_vocabulary(void **state) {
     (void)state;
-    static const char *const texts[] = {"\xE2\x96\x81" "ab", "<0x0A>"};
-    static const char *const spoiled[] = {"\xE2\x96\xFF" "ab", "<0x-1>"};
+    static const char *const texts[] = {"\xE2\x96\x81"
+                                        "ab",
+                                        "<0x0A>"};
+    static const char *const spoiled[] = {"\xE2\x96\xFF"
+                                          "ab",
+                                          "<0x-1>"};
     static const char *const messages[] = {"token 4 is not UTF-8", "token 3 stands for a byte"};
     struct gguf_maker m;
     for (int i = 0; i < 2; i++) {
@@ -399,11 +404,16 @@ static void gg19_scales(void **state) {
     static const uint16_t halves[] = {0x7C00, 0xFC00, 0x7E00};
     for (size_t i = 0; i < 3; i++) {
         uint8_t block[34];
-        struct gguf_tensor t = {.name = "q", .type = GGUF_Q8_0, .dims = 2, .shape = {32, 1},
-                                .data = block, .bytes = 34, .file_offset = 160};
+        struct gguf_tensor t = {.name = "q",
+                                .type = GGUF_Q8_0,
+                                .dims = 2,
+                                .shape = {32, 1},
+                                .data = block,
+                                .bytes = 34,
+                                .file_offset = 160};
         struct gguf g = {.path = (char *)"m.gguf"};
-        struct gguf_import_tensor row = {.name = "q", .source = &t, .dims = 2, .rows = 1,
-                                         .cols = 32, .multiplier = 1};
+        struct gguf_import_tensor row = {
+            .name = "q", .source = &t, .dims = 2, .rows = 1, .cols = 32, .multiplier = 1};
         struct gguf_import in = {.source = &g, .tensors = &row, .tensor_count = 1};
         struct imp_error err = {0};
         float out[32];
@@ -460,16 +470,16 @@ static void long_path(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(gg01_start),       cmocka_unit_test(gg02_counts),
+        cmocka_unit_test(gg01_start),         cmocka_unit_test(gg02_counts),
         cmocka_unit_test(gg03_string_length), cmocka_unit_test(gg04_keys),
-        cmocka_unit_test(gg05_value_type),  cmocka_unit_test(gg06_nested_array),
-        cmocka_unit_test(gg07_overflow),    cmocka_unit_test(gg08_alignment),
-        cmocka_unit_test(gg09_dimensions),  cmocka_unit_test(gg10_shape),
-        cmocka_unit_test(gg11_type),        cmocka_unit_test(gg12_offset),
-        cmocka_unit_test(gg13_truncated),   cmocka_unit_test(gg14_equal_names),
-        cmocka_unit_test(gg15_numbers),     cmocka_unit_test(gg16_vocabulary),
-        cmocka_unit_test(gg17_ids),         cmocka_unit_test(gg18_split),
-        cmocka_unit_test(gg19_scales),      cmocka_unit_test(flips),
+        cmocka_unit_test(gg05_value_type),    cmocka_unit_test(gg06_nested_array),
+        cmocka_unit_test(gg07_overflow),      cmocka_unit_test(gg08_alignment),
+        cmocka_unit_test(gg09_dimensions),    cmocka_unit_test(gg10_shape),
+        cmocka_unit_test(gg11_type),          cmocka_unit_test(gg12_offset),
+        cmocka_unit_test(gg13_truncated),     cmocka_unit_test(gg14_equal_names),
+        cmocka_unit_test(gg15_numbers),       cmocka_unit_test(gg16_vocabulary),
+        cmocka_unit_test(gg17_ids),           cmocka_unit_test(gg18_split),
+        cmocka_unit_test(gg19_scales),        cmocka_unit_test(flips),
         cmocka_unit_test(long_path),
     };
     return cmocka_run_group_tests_name("gguf", tests, NULL, NULL);

@@ -1,5 +1,5 @@
-/* GGUF models as Hugging Face folders: small synthetic models of each family; names, shapes, the order
- * of rows, config, tokenizer. */
+/* GGUF models as Hugging Face folders: small synthetic models of each family; names, shapes, the
+ * order of rows, config, tokenizer. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -27,7 +27,8 @@ static void open_maker(struct gguf_maker *m, struct model *out) {
     int rc = gguf_parse((uint8_t *)out->file.data, out->file.size, "m.gguf", &out->g, &err);
     if (rc == 0) rc = gguf_import_open(&out->g, &out->in, &err);
     if (rc == 0)
-        rc = config_parse(out->in.config, strlen(out->in.config), "config.json", &out->config, &err);
+        rc =
+            config_parse(out->in.config, strlen(out->in.config), "config.json", &out->config, &err);
     if (rc < 0) fail_msg("%s: %s", err.where, err.message);
 }
 
@@ -156,15 +157,16 @@ static void qwen3(void **state) {
     expect_numbers(&m);
     assert_int_equal(m.in.tensor_count, 2 + MODEL_LAYERS * 11);
     expect_order(&m, "model.layers.1.self_attn.k_proj.weight", "blk.1.attn_k.weight", STRAIGHT);
-    expect_order(&m, "model.layers.0.self_attn.q_norm.weight", "blk.0.attn_q_norm.weight", STRAIGHT);
+    expect_order(&m, "model.layers.0.self_attn.q_norm.weight", "blk.0.attn_q_norm.weight",
+                 STRAIGHT);
     assert_false(flag(&m, "attention_bias"));
     close_model(&m);
 }
 
 /* ---- rope ---- */
 
-static const struct model_options PLAIN = {"llama", "gpt2", "smollm", NULL, false, false, false,
-                                           false};
+static const struct model_options PLAIN = {"llama", "gpt2", "smollm", NULL,
+                                           false,   false,  false,    false};
 
 /* Two frequencies of a head of 4 at theta 1e6: wavelengths 6.28 (kept) and 6283 (between). */
 static struct gguf_maker with_divisors(float first, float second) {
@@ -179,7 +181,8 @@ static void llama3_rope(void **state) {
     static const double factors[] = {8, 32};
     for (int i = 0; i < 2; i++) {
         double smooth = (8192 / (2000 * 3.14159265358979323846) - 1) / 3, factor = -1;
-        struct gguf_maker maker = with_divisors(1, (float)(1 / ((1 - smooth) / factors[i] + smooth)));
+        struct gguf_maker maker =
+            with_divisors(1, (float)(1 / ((1 - smooth) / factors[i] + smooth)));
         struct model m;
         open_maker(&maker, &m);
         yyjson_val *rope = config_get(&m.config, "rope_scaling");
@@ -231,8 +234,8 @@ static void bpe(void **state) {
 static void sentencepiece(void **state) {
     (void)state;
     struct model m;
-    struct gguf_maker maker =
-        model_make(&(struct model_options){"llama", "llama", NULL, NULL, false, false, false, false});
+    struct gguf_maker maker = model_make(
+        &(struct model_options){"llama", "llama", NULL, NULL, false, false, false, false});
     open_maker(&maker, &m);
     /* The whole word's score comes first; "ab" before "bc". */
     expect_ids(&m, "abc", TOKENIZE_ADD_SPECIAL, (int[]){1, 4, 11}, 3);
@@ -256,9 +259,8 @@ static void negative_zero(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama),         cmocka_unit_test(qwen2),
-        cmocka_unit_test(qwen3),         cmocka_unit_test(llama3_rope),
-        cmocka_unit_test(bpe),           cmocka_unit_test(sentencepiece),
+        cmocka_unit_test(llama),         cmocka_unit_test(qwen2), cmocka_unit_test(qwen3),
+        cmocka_unit_test(llama3_rope),   cmocka_unit_test(bpe),   cmocka_unit_test(sentencepiece),
         cmocka_unit_test(negative_zero),
     };
     return cmocka_run_group_tests_name("gguf_import", tests, NULL, NULL);
