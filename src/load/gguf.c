@@ -49,12 +49,12 @@ struct reader {
 
 __attribute__((format(printf, 3, 4))) static int fail(const struct reader *r, size_t at,
                                                       const char *fmt, ...) {
-    char message[400], where[400];
+    char message[400], where[200];
     va_list args;
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    snprintf(where, sizeof where, "%s: byte %zu", r->file, at);
+    error_place(where, r->file, "byte %zu", at);
     return error_set(r->err, IMP_ERR_FILE, where, "%s", message);
 }
 
@@ -388,7 +388,7 @@ static int read_count(struct reader *r, const char *what, size_t least, size_t c
 }
 
 static int parse(struct reader *r, struct gguf *g) {
-    size_t alignment;
+    size_t alignment = DEFAULT_ALIGNMENT;
     int rc = read_start(r, g);
     if (rc == 0) {
         rc = read_count(r, "the number of tensors", TENSOR_LEAST_BYTES, CAP_TENSORS,

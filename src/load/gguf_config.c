@@ -76,15 +76,20 @@ static int add_rope_scaling(struct gguf_import *in, const struct gguf_shape *s, 
     snprintf(original_key, sizeof original_key, "%s.rope.scaling.original_context_length",
              in->architecture);
     struct slice type;
-    double factor;
-    int64_t original;
+    double factor = 1;
+    int64_t original = 0;
     int rc;
     if ((rc = gguf_key_string(g, type_key, &type, err)) < 0 ||
         (rc = gguf_key_float(g, factor_key, 0, 1e6, 1, &factor, err)) < 0 ||
         (rc = gguf_key_int(g, original_key, 1, CAP_CONTEXT, s->context, &original, err)) < 0)
         return rc;
-    if (divisors) return add_llama3(in, s, divisors, out, err);
-    if (type.data == NULL || slice_equal(type, slice_of("none"))) return 0;
+    bool none = type.data == NULL || slice_equal(type, slice_of("none"));
+    if (divisors && (none || slice_equal(type, slice_of("llama3"))))
+        return add_llama3(in, s, divisors, out, err);
+    if (divisors)
+        return gguf_key_error(g, type_key, IMP_ERR_UNSUPPORTED, err,
+                              "contradicts the tensor rope_freqs.weight");
+    if (none) return 0;
     bool linear = slice_equal(type, slice_of("linear")), yarn = slice_equal(type, slice_of("yarn"));
     if (!linear && !yarn)
         return gguf_key_error(g, type_key, IMP_ERR_UNSUPPORTED, err, "\"%.*s\" is not known",
@@ -92,8 +97,7 @@ static int add_rope_scaling(struct gguf_import *in, const struct gguf_shape *s, 
     str_printf(out, "  \"rope_scaling\": {\"rope_type\": \"%s\", \"factor\": ",
                linear ? "linear" : "yarn");
     add_float(out, factor);
-    if (yarn)
-        str_printf(out, ", \"original_max_position_embeddings\": %lld", (long long)original);
+    if (yarn) str_printf(out, ", \"original_max_position_embeddings\": %lld", (long long)original);
     str_add_text(out, "},\n");
     return 0;
 }
@@ -102,7 +106,7 @@ static int add_rope_scaling(struct gguf_import *in, const struct gguf_shape *s, 
 
 struct special_ids {
     int64_t bos, eos, pad; /* -1: none */
-    int64_t eot;           /* a second end, where the file names one */
+    int64_t eot, eom;      /* further ends, where the file names them */
 };
 
 static int read_id(const struct gguf *g, const struct gguf_shape *s, const char *key, int64_t *out,
@@ -119,7 +123,8 @@ static int read_special(const struct gguf *g, const struct gguf_shape *s, struct
         (rc = read_id(g, s, "tokenizer.ggml.eos_token_id", &ids->eos, err)) < 0 ||
         (rc = read_id(g, s, "tokenizer.ggml.padding_token_id", &ids->pad, err)) < 0)
         return rc;
-    return read_id(g, s, "tokenizer.ggml.eot_token_id", &ids->eot, err);
+    if ((rc = read_id(g, s, "tokenizer.ggml.eot_token_id", &ids->eot, err)) < 0) return rc;
+    return read_id(g, s, "tokenizer.ggml.eom_token_id", &ids->eom, err);
 }
 
 static void add_id(struct str *s, const char *key, int64_t id) {
@@ -127,12 +132,19 @@ static void add_id(struct str *s, const char *key, int64_t id) {
 }
 
 static void add_eos(struct str *s, const struct special_ids *ids) {
-    if (ids->eos >= 0 && ids->eot >= 0 && ids->eot != ids->eos) {
-        str_printf(s, "  \"eos_token_id\": [%lld, %lld],\n", (long long)ids->eos,
-                   (long long)ids->eot);
-    } else {
-        add_id(s, "eos_token_id", ids->eos >= 0 ? ids->eos : ids->eot);
+    const int64_t all[] = {ids->eos, ids->eot, ids->eom};
+    int64_t ends[3];
+    int count = 0;
+    for (int i = 0; i < 3; i++) {
+        bool seen = all[i] < 0;
+        for (int j = 0; j < count; j++) seen = seen || ends[j] == all[i];
+        if (!seen) ends[count++] = all[i];
     }
+    if (count == 1) add_id(s, "eos_token_id", ends[0]);
+    if (count < 2) return;
+    str_add_text(s, "  \"eos_token_id\": [");
+    for (int i = 0; i < count; i++) str_printf(s, "%s%lld", i ? ", " : "", (long long)ends[i]);
+    str_add_text(s, "],\n");
 }
 
 static const char *class_name(const char *architecture) {

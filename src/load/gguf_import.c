@@ -17,7 +17,7 @@ int gguf_key_error(const struct gguf *g, const char *key, int code, struct imp_e
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    snprintf(place, sizeof place, "%s: key %s", g->path, key);
+    error_place(place, g->path, "key %s", key);
     return error_set(err, code, place, "%s", message);
 }
 
@@ -51,7 +51,8 @@ int gguf_key_float(const struct gguf *g, const char *key, double min, double max
         return 0;
     }
     if (v->kind != GGUF_KIND_FLOAT || !(v->f >= min && v->f <= max))
-        return gguf_key_error(g, key, IMP_ERR_FILE, err, "must be a number from %g to %g", min, max);
+        return gguf_key_error(g, key, IMP_ERR_FILE, err, "must be a number from %g to %g", min,
+                              max);
     *out = v->f;
     return 0;
 }
@@ -74,6 +75,8 @@ int gguf_key_string(const struct gguf *g, const char *key, struct slice *out,
     if (v == NULL) return 0;
     if (v->kind != GGUF_KIND_STRING)
         return gguf_key_error(g, key, IMP_ERR_FILE, err, "must be a string");
+    if (!utf8_valid(v->s.data, v->s.size))
+        return gguf_key_error(g, key, IMP_ERR_FILE, err, "is not UTF-8");
     *out = v->s;
     return 0;
 }
@@ -117,8 +120,8 @@ static int64_t arch_int(struct key_reader *k, const char *suffix, int64_t min, i
     char key[128];
     int64_t value = absent;
     if (k->rc == 0)
-        k->rc = gguf_key_int(k->in->source, arch_key(k, suffix, key), min, max, absent, &value,
-                             k->err);
+        k->rc =
+            gguf_key_int(k->in->source, arch_key(k, suffix, key), min, max, absent, &value, k->err);
     return value;
 }
 
@@ -130,6 +133,48 @@ static double arch_float(struct key_reader *k, const char *suffix, double min, d
         k->rc = gguf_key_float(k->in->source, arch_key(k, suffix, key), min, max, absent, &value,
                                k->err);
     return value;
+}
+
+/* Keys of the architecture that are read here and in gguf_config.c, or that change nothing. */
+static const char *const KNOWN_KEYS[] = {
+    "block_count",
+    "embedding_length",
+    "feed_forward_length",
+    "attention.head_count",
+    "attention.head_count_kv",
+    "attention.key_length",
+    "attention.value_length",
+    "rope.dimension_count",
+    "rope.freq_base",
+    "rope.scaling.type",
+    "rope.scaling.factor",
+    "rope.scaling.original_context_length",
+    "rope.scaling.finetuned",
+    "expert_count",
+    "expert_used_count",
+    "context_length",
+    "attention.layer_norm_rms_epsilon",
+    "vocab_size",
+};
+
+/* A sliding window, a logit scale: a key that nobody reads would be a model that quietly differs.
+ */
+static int refuse_unknown_keys(const struct gguf_import *in, struct imp_error *err) {
+    size_t stem = strlen(in->architecture);
+    for (size_t i = 0; i < in->source->key_count; i++) {
+        struct slice key = in->source->keys[i];
+        if (!slice_starts(key, in->architecture) || key.size <= stem || key.data[stem] != '.')
+            continue;
+        struct slice suffix = {key.data + stem + 1, key.size - stem - 1};
+        bool known = false;
+        for (size_t j = 0; j < sizeof KNOWN_KEYS / sizeof *KNOWN_KEYS && !known; j++)
+            known = slice_equal(suffix, slice_of(KNOWN_KEYS[j]));
+        if (known) continue;
+        char name[128];
+        snprintf(name, sizeof name, "%.*s", (int)(key.size > 120 ? 120 : key.size), key.data);
+        return gguf_key_error(in->source, name, IMP_ERR_UNSUPPORTED, err, "is not known");
+    }
+    return 0;
 }
 
 static int read_shape(struct gguf_import *in, struct gguf_shape *s, struct imp_error *err) {
@@ -205,22 +250,29 @@ static const struct role {
     {"attn_v.weight", "self_attn.v_proj.weight", ROWS_KV, ROWS_HIDDEN, false, ALWAYS},
 };
 enum { LAYER_ROLE_COUNT = sizeof LAYER_ROLES / sizeof *LAYER_ROLES };
-static const struct role EMBEDDING = {"token_embd.weight", "model.embed_tokens.weight", ROWS_VOCAB,
-                                      ROWS_HIDDEN, false, ALWAYS};
-static const struct role FINAL_NORM = {"output_norm.weight", "model.norm.weight", ROWS_HIDDEN,
-                                       ROWS_ONE, false, ALWAYS};
+static const struct role EMBEDDING = {
+    "token_embd.weight", "model.embed_tokens.weight", ROWS_VOCAB, ROWS_HIDDEN, false, ALWAYS};
+static const struct role FINAL_NORM = {
+    "output_norm.weight", "model.norm.weight", ROWS_HIDDEN, ROWS_ONE, false, ALWAYS};
 static const struct role HEAD = {"output.weight", "lm_head.weight", ROWS_VOCAB, ROWS_HIDDEN, false,
                                  ALWAYS};
 
 static int64_t size_of(const struct gguf_shape *s, enum rows_kind kind) {
     switch (kind) {
-    case ROWS_HIDDEN: return s->hidden;
-    case ROWS_Q: return s->heads * s->head_dim;
-    case ROWS_KV: return s->kv_heads * s->head_dim;
-    case ROWS_WIDTH: return s->width;
-    case ROWS_HEAD: return s->head_dim;
-    case ROWS_VOCAB: return s->vocab;
-    case ROWS_ONE: break;
+    case ROWS_HIDDEN:
+        return s->hidden;
+    case ROWS_Q:
+        return s->heads * s->head_dim;
+    case ROWS_KV:
+        return s->kv_heads * s->head_dim;
+    case ROWS_WIDTH:
+        return s->width;
+    case ROWS_HEAD:
+        return s->head_dim;
+    case ROWS_VOCAB:
+        return s->vocab;
+    case ROWS_ONE:
+        break;
     }
     return 1;
 }
@@ -229,14 +281,20 @@ struct table_builder {
     struct gguf_import *in;
     const struct gguf_shape *shape;
     struct imp_error *err;
-    size_t consumed; /* tensors of the file that have a place */
+    bool *used; /* [tensor_count] tensors of the file that have a place */
 };
 
 static int tensor_error(const struct gguf *g, const char *name, int code, struct imp_error *err,
                         const char *what) {
     char place[sizeof err->where];
-    snprintf(place, sizeof place, "%s: tensor %s", g->path, name);
+    error_place(place, g->path, "tensor %s", name);
     return error_set(err, code, place, "%s", what);
+}
+
+static const struct gguf_tensor *take(struct table_builder *b, const char *name) {
+    const struct gguf_tensor *t = gguf_find_tensor(b->in->source, name);
+    if (t) b->used[t - b->in->source->tensors] = true;
+    return t;
 }
 
 /* A tensor of NVFP4 has its second scale beside it: "blk.0.attn_q.scale", one value. */
@@ -246,14 +304,13 @@ static int read_multiplier(struct table_builder *b, const char *gguf_name, float
     *out = 1;
     if (strcmp(gguf_name + stem, ".weight") != 0) return 0;
     snprintf(name, sizeof name, "%.*s.input_scale", (int)stem, gguf_name);
-    b->consumed += gguf_find_tensor(b->in->source, name) != NULL; /* of no use without W4A4 */
+    take(b, name); /* says how activations were quantised: of no use for weights */
     snprintf(name, sizeof name, "%.*s.scale", (int)stem, gguf_name);
-    const struct gguf_tensor *t = gguf_find_tensor(b->in->source, name);
+    const struct gguf_tensor *t = take(b, name);
     if (t == NULL) return 0;
     if (t->dims != 1 || t->shape[0] != 1 || t->type != GGUF_F32)
         return tensor_error(b->in->source, name, IMP_ERR_FILE, b->err, "must be one F32 value");
     gguf_dequantize(t, 0, 1, out);
-    b->consumed++;
     if (!(*out > 0 && isfinite(*out)))
         return tensor_error(b->in->source, name, IMP_ERR_FILE, b->err, "must be positive, finite");
     return 0;
@@ -267,7 +324,7 @@ static int add_tensor(struct table_builder *b, const struct role *role, int64_t 
         snprintf(gguf_name, sizeof gguf_name, "blk.%lld.%s", (long long)layer, role->gguf);
         snprintf(name, sizeof name, "model.layers.%lld.%s", (long long)layer, role->name);
     }
-    const struct gguf_tensor *t = gguf_find_tensor(b->in->source, gguf_name);
+    const struct gguf_tensor *t = take(b, gguf_name);
     if (t == NULL)
         return tensor_error(b->in->source, gguf_name, IMP_ERR_FILE, b->err, "is missing");
     bool vector = role->cols == ROWS_ONE;
@@ -288,43 +345,39 @@ static int add_tensor(struct table_builder *b, const struct role *role, int64_t 
                                       .rows = vector ? 1 : rows,
                                       .cols = vector ? rows : cols};
     if (role->rotated && b->shape->permuted) to->head_rows = b->shape->head_dim;
-    b->consumed++;
     return read_multiplier(b, gguf_name, &to->multiplier);
 }
 
 static bool is_wanted(const struct gguf_import *in, const struct gguf_shape *s,
                       const struct role *role) {
     switch (role->when) {
-    case WITH_BIAS: return s->attention_bias;
-    case WITH_OUT_BIAS: return s->attention_bias && strcmp(in->architecture, "llama") == 0;
-    case WITH_QK_NORM: return strcmp(in->architecture, "qwen3") == 0;
-    default: return true;
+    case WITH_BIAS:
+        return s->attention_bias;
+    case WITH_OUT_BIAS:
+        return s->attention_bias && strcmp(in->architecture, "qwen2") != 0;
+    case WITH_QK_NORM:
+        return strcmp(in->architecture, "qwen3") == 0;
+    default:
+        return true;
     }
 }
 
 /* A tensor that nobody asked for changes the model's meaning: say which. */
 static int refuse_rest(struct table_builder *b) {
     const struct gguf *g = b->in->source;
-    if (gguf_find_tensor(g, "rope_freqs.weight")) b->consumed++; /* gguf_write_config reads it */
-    if (b->consumed == g->tensor_count) return 0;
+    take(b, "rope_freqs.weight"); /* gguf_write_config reads it */
     for (size_t i = 0; i < g->tensor_count; i++) {
-        const struct gguf_tensor *t = &g->tensors[i];
-        bool used = strcmp(t->name, "rope_freqs.weight") == 0 ||
-                    slice_ends(slice_of(t->name), ".scale") ||
-                    slice_ends(slice_of(t->name), ".input_scale");
-        for (size_t j = 0; j < b->in->tensor_count && !used; j++)
-            used = b->in->tensors[j].source == t;
-        if (!used)
-            return tensor_error(g, t->name, IMP_ERR_UNSUPPORTED, b->err,
+        if (!b->used[i])
+            return tensor_error(g, g->tensors[i].name, IMP_ERR_UNSUPPORTED, b->err,
                                 "has no place in this architecture");
     }
     return 0;
 }
 
 static int make_table(struct gguf_import *in, const struct gguf_shape *s, struct imp_error *err) {
-    struct table_builder b = {in, s, err, 0};
-    in->tensors = arena_array(&in->arena, (size_t)s->layers * LAYER_ROLE_COUNT + 3,
-                              sizeof *in->tensors);
+    struct table_builder b = {in, s, err, mem_zero(in->source->tensor_count, sizeof(bool))};
+    in->tensors =
+        arena_array(&in->arena, (size_t)s->layers * LAYER_ROLE_COUNT + 3, sizeof *in->tensors);
     int rc = add_tensor(&b, &EMBEDDING, -1);
     for (int64_t layer = 0; layer < s->layers && rc == 0; layer++) {
         for (int i = 0; i < LAYER_ROLE_COUNT && rc == 0; i++) {
@@ -333,7 +386,9 @@ static int make_table(struct gguf_import *in, const struct gguf_shape *s, struct
     }
     if (rc == 0) rc = add_tensor(&b, &FINAL_NORM, -1);
     if (rc == 0 && !s->tied) rc = add_tensor(&b, &HEAD, -1);
-    return rc < 0 ? rc : refuse_rest(&b);
+    if (rc == 0) rc = refuse_rest(&b);
+    free(b.used);
+    return rc;
 }
 
 int gguf_import_open(const struct gguf *g, struct gguf_import *out, struct imp_error *err) {
@@ -341,7 +396,7 @@ int gguf_import_open(const struct gguf *g, struct gguf_import *out, struct imp_e
     *out = (struct gguf_import){.source = g};
     int rc;
     if ((rc = refuse_split(g, err)) < 0 || (rc = read_architecture(out, &shape, err)) < 0 ||
-        (rc = read_shape(out, &shape, err)) < 0)
+        (rc = refuse_unknown_keys(out, err)) < 0 || (rc = read_shape(out, &shape, err)) < 0)
         return rc;
     const struct gguf_tensor *embedding = gguf_find_tensor(g, EMBEDDING.gguf);
     if (embedding == NULL || embedding->dims != 2)
@@ -350,7 +405,9 @@ int gguf_import_open(const struct gguf *g, struct gguf_import *out, struct imp_e
     if (shape.vocab > CAP_VOCAB)
         return tensor_error(g, EMBEDDING.gguf, IMP_ERR_FILE, err, "has too many rows");
     shape.tied = gguf_find_tensor(g, HEAD.gguf) == NULL;
-    shape.attention_bias = gguf_find_tensor(g, "blk.0.attn_q.bias") != NULL;
+    /* Qwen2 always has biases and no field that says so. */
+    shape.attention_bias =
+        strcmp(out->architecture, "qwen2") == 0 || gguf_find_tensor(g, "blk.0.attn_q.bias") != NULL;
     /* A table of layers costs memory before its tensors are looked up: bound it by the file. */
     if ((uint64_t)shape.layers > g->tensor_count)
         return tensor_error(g, "blk.0.attn_norm.weight", IMP_ERR_FILE, err,
@@ -374,8 +431,8 @@ void gguf_import_close(struct gguf_import *import) {
 
 /* ---- rows ---- */
 
-/* Where row w of a head stands in the file: Hugging Face has the first halves of all pairs, then the
- * second halves; the file has pair after pair. */
+/* Where row w of a head stands in the file: Hugging Face has the first halves of all pairs, then
+ * the second halves; the file has pair after pair. */
 static int64_t file_row(int64_t row, int64_t head_rows) {
     if (head_rows == 0) return row;
     int64_t head = row / head_rows * head_rows, w = row % head_rows, half = head_rows / 2;
@@ -396,8 +453,9 @@ static void read_vector(const struct gguf_import_tensor *t, float *out) {
 
 int gguf_import_row(const struct gguf_import *import, size_t index, int64_t row, float *out,
                     struct imp_error *err) {
+    check(index < import->tensor_count);
     const struct gguf_import_tensor *t = &import->tensors[index];
-    check(index < import->tensor_count && row >= 0 && row < t->rows);
+    check(row >= 0 && row < t->rows);
     int64_t from = t->dims == 2 ? file_row(row, t->head_rows) : 0;
     if (t->dims == 1) {
         read_vector(t, out);
@@ -405,7 +463,7 @@ int gguf_import_row(const struct gguf_import *import, size_t index, int64_t row,
         gguf_dequantize(t->source, from * t->cols, t->cols, out);
     }
     for (int64_t k = 0; k < t->cols; k++) {
-        out[k] = out[k] * t->multiplier + t->add;
+        out[k] *= t->multiplier;
         if (!isfinite(out[k])) {
             char what[100];
             snprintf(what, sizeof what, "row %lld, column %lld is not finite (data at byte %llu)",

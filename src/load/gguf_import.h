@@ -20,8 +20,7 @@ struct gguf_import_tensor {
     int64_t rows, cols;
     int64_t head_rows;     /* > 0: rows (of a vector: elements) are interleaved inside every such
                               group for GGUF's RoPE, and come out in Hugging Face's order */
-    float multiplier, add; /* out = dequantised * multiplier + add; 1 and 0 if nothing is to do.
-                              multiplier: sidecar of NVFP4 tensors; add: -1 for Gemma's norms */
+    float multiplier;      /* of every value: the sidecar of an NVFP4 tensor, else 1 */
 };
 
 struct gguf_import {

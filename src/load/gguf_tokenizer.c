@@ -1,8 +1,10 @@
 /* tokenizer.json and tokenizer_config.json from a GGUF file's tokenizer.ggml keys.
  *
  * Two kinds: "gpt2" is byte-level BPE whose splitting rule is named by tokenizer.ggml.pre; "llama"
- * is SentencePiece BPE, whose merges follow from the scores (every split of a token into two
- * others, best score first: transformers' converter does the same). */
+ * is SentencePiece BPE, whose merges follow from the scores: every split of a token into two
+ * others, best score first, splits of one token by the ids of their halves. The merges of the
+ * models' own tokenizer.json files lie in that order. */
+#include <ctype.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -35,7 +37,8 @@ static int array_key(const struct vocabulary *v, const char *key, enum gguf_kind
     *out = gguf_find(v->g, key);
     if (*out == NULL) return 0;
     bool right = (*out)->kind == GGUF_KIND_ARRAY && ((*out)->element == a || (*out)->element == b);
-    if (!right) return gguf_key_error(v->g, key, IMP_ERR_FILE, v->err, "is not the array it must be");
+    if (!right)
+        return gguf_key_error(v->g, key, IMP_ERR_FILE, v->err, "is not the array it must be");
     bool per_token = strcmp(key, "tokenizer.ggml.merges") != 0 && v->count > 0;
     if (per_token && (*out)->count != v->count)
         return gguf_key_error(v->g, key, IMP_ERR_FILE, v->err, "has %llu entries for %zu tokens",
@@ -69,6 +72,11 @@ static int read_tokens(struct vocabulary *v, const struct gguf_shape *shape) {
     return 0;
 }
 
+static bool is_byte_token(struct slice s) {
+    return s.size == 6 && memcmp(s.data, "<0x", 3) == 0 && isxdigit((unsigned char)s.data[3]) &&
+           isxdigit((unsigned char)s.data[4]) && s.data[5] == '>';
+}
+
 static int read_types_and_scores(struct vocabulary *v) {
     const struct gguf_value *array;
     int rc = array_key(v, "tokenizer.ggml.token_type", GGUF_KIND_INT, GGUF_KIND_UINT, &array);
@@ -79,6 +87,9 @@ static int read_types_and_scores(struct vocabulary *v) {
             return gguf_key_error(v->g, "tokenizer.ggml.token_type", IMP_ERR_FILE, v->err,
                                   "token %zu has a type that is not known", i);
         v->type[i] = (uint8_t)x.u;
+        if (x.u == TYPE_BYTE && !is_byte_token(v->token[i]))
+            return gguf_key_error(v->g, "tokenizer.ggml.token_type", IMP_ERR_FILE, v->err,
+                                  "token %zu stands for a byte but is not written <0x00>", i);
     }
     rc = array_key(v, "tokenizer.ggml.scores", GGUF_KIND_FLOAT, GGUF_KIND_FLOAT, &array);
     if (rc < 0 || array == NULL) return rc;
@@ -112,10 +123,14 @@ static void add_added_tokens(const struct vocabulary *v, struct str *out) {
     str_add_text(out, "\n  ],\n");
 }
 
-static void add_vocab(const struct vocabulary *v, struct str *out) {
+/* Rows of the embedding that no token has ("[PAD151936]") are of type TYPE_UNUSED. */
+static void add_vocab(const struct vocabulary *v, bool with_unused, struct str *out) {
+    bool first = true;
     str_add_text(out, "    \"vocab\": {");
     for (size_t i = 0; i < v->count; i++) {
-        str_add_text(out, i ? ",\n      " : "\n      ");
+        if (v->type[i] == TYPE_UNUSED && !with_unused) continue;
+        str_add_text(out, first ? "\n      " : ",\n      ");
+        first = false;
         str_add_json(out, v->token[i].data, v->token[i].size);
         str_printf(out, ": %zu", i);
     }
@@ -165,7 +180,8 @@ static void add_post_processor(struct str *out, bool byte_level, int64_t bos,
     "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*"                \
     "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"                        \
     "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*|"       \
-    "\\\\p{N}| ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+    "\\\\p{N}| "                                                                                   \
+    "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
 
 static const struct splitter {
     const char *pre;   /* tokenizer.ggml.pre */
@@ -174,14 +190,16 @@ static const struct splitter {
     bool nfc, ignore_merges;
     bool bos; /* add_bos_token where the file does not say */
 } SPLITTERS[] = {
-    {"smollm", NULL, true, false, false, false}, {"gpt-2", NULL, false, false, false, false},
+    {"smollm", NULL, true, false, false, false},     {"gpt-2", NULL, false, false, false, false},
     {"llama-bpe", LLAMA3, false, false, true, true}, {"llama3", LLAMA3, false, false, true, true},
-    {"qwen2", QWEN2, false, true, false, false}, {"tekken", TEKKEN, false, false, true, true},
+    {"qwen2", QWEN2, false, true, false, false},     {"tekken", TEKKEN, false, false, true, true},
 };
 
 static void add_splitter(const struct splitter *s, struct str *out) {
-    if (s->nfc) str_add_text(out, "  \"normalizer\": {\"type\": \"NFC\"},\n");
-    else str_add_text(out, "  \"normalizer\": null,\n");
+    if (s->nfc)
+        str_add_text(out, "  \"normalizer\": {\"type\": \"NFC\"},\n");
+    else
+        str_add_text(out, "  \"normalizer\": null,\n");
     const char *byte_level = "{\"type\": \"ByteLevel\", \"add_prefix_space\": false, "
                              "\"trim_offsets\": true, \"use_regex\": %s}";
     str_add_text(out, "  \"pre_tokenizer\": {\"type\": \"Sequence\", \"pretokenizers\": [\n    ");
@@ -209,8 +227,8 @@ static int add_listed_merges(const struct vocabulary *v, struct str *out) {
         /* The first byte may be a space of its own kind, never the separator. */
         const char *space = merge.size > 2 ? memchr(merge.data + 1, ' ', merge.size - 2) : NULL;
         if (space == NULL || !utf8_valid(merge.data, merge.size))
-            return gguf_key_error(v->g, key, IMP_ERR_FILE, v->err, "entry %llu is no pair of tokens",
-                                  (unsigned long long)i);
+            return gguf_key_error(v->g, key, IMP_ERR_FILE, v->err,
+                                  "entry %llu is no pair of tokens", (unsigned long long)i);
         size_t left = (size_t)(space - merge.data);
         add_merge(out, i == 0, (struct slice){merge.data, left},
                   (struct slice){space + 1, merge.size - left - 1});
@@ -241,7 +259,7 @@ static int write_byte_level(const struct vocabulary *v, int64_t bos, bool bos_sa
                  "    \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
                  "    \"fuse_unk\": false, \"byte_fallback\": false,\n");
     str_printf(out, "    \"ignore_merges\": %s,\n", s->ignore_merges ? "true" : "false");
-    add_vocab(v, out);
+    add_vocab(v, false, out);
     return add_listed_merges(v, out);
 }
 
@@ -250,43 +268,81 @@ static int write_byte_level(const struct vocabulary *v, int64_t bos, bool bos_sa
 struct merge {
     struct slice left, right;
     float score;
-    size_t order; /* ties keep the order in which merges were found */
+    int64_t token, left_id, right_id; /* break ties, in this order */
 };
+
+static int by_number(int64_t a, int64_t b) {
+    return a < b ? -1 : a > b;
+}
 
 static int by_score(const void *a, const void *b) {
     const struct merge *x = a, *y = b;
     if (x->score != y->score) return x->score > y->score ? -1 : 1;
-    return x->order < y->order ? -1 : x->order > y->order;
+    if (x->token != y->token) return by_number(x->token, y->token);
+    if (x->left_id != y->left_id) return by_number(x->left_id, y->left_id);
+    return by_number(x->right_id, y->right_id);
 }
 
 enum { MERGED_TOKEN_BYTES = 256 }; /* longer tokens are not made by merging */
 
-static bool merges_into(const struct vocabulary *v, struct slice piece) {
-    int64_t *id = map_find(&v->by_text, piece);
-    return id && (v->type[*id] == TYPE_NORMAL || v->type[*id] == TYPE_USER);
+struct merges {
+    struct merge *data;
+    size_t count, capacity;
+    size_t text_bytes; /* of all of them in tokenizer.json, at least */
+};
+
+static bool is_merged(const struct vocabulary *v, int64_t id) {
+    return v->type[id] == TYPE_NORMAL || v->type[id] == TYPE_USER;
 }
 
-static size_t find_merges(const struct vocabulary *v, struct merge **out) {
-    size_t count = 0, capacity = 1024;
-    struct merge *merges = mem_alloc(capacity * sizeof *merges);
-    for (size_t i = 0; i < v->count; i++) {
-        struct slice t = v->token[i];
-        if (v->type[i] != TYPE_NORMAL || t.size > MERGED_TOKEN_BYTES) continue;
-        for (size_t cut = 1; cut < t.size; cut++) {
-            if (((unsigned char)t.data[cut] & 0xC0) == 0x80) continue;
-            struct slice left = {t.data, cut}, right = {t.data + cut, t.size - cut};
-            if (!merges_into(v, left) || !merges_into(v, right)) continue;
-            if (count == capacity) {
-                capacity *= 2;
-                merges = mem_grow(merges, capacity * sizeof *merges);
-            }
-            merges[count] = (struct merge){left, right, v->score[i], count};
-            count++;
+static void split_token(const struct vocabulary *v, size_t id, struct merges *m) {
+    struct slice t = v->token[id];
+    for (size_t cut = 1; cut < t.size; cut++) {
+        if (((unsigned char)t.data[cut] & 0xC0) == 0x80) continue;
+        struct slice left = {t.data, cut}, right = {t.data + cut, t.size - cut};
+        const int64_t *l = map_find(&v->by_text, left);
+        const int64_t *r = l && is_merged(v, *l) ? map_find(&v->by_text, right) : NULL;
+        if (r == NULL || !is_merged(v, *r)) continue;
+        if (m->count == m->capacity) {
+            m->capacity = m->capacity ? 2 * m->capacity : 1024;
+            m->data = mem_grow(m->data, m->capacity * sizeof *m->data);
         }
+        m->data[m->count++] = (struct merge){left, right, v->score[id], (int64_t)id, *l, *r};
+        m->text_bytes += t.size + 16;
     }
-    qsort(merges, count, sizeof *merges, by_score);
-    *out = merges;
-    return count;
+}
+
+/* A small vocabulary of "a", "aa", "aaa", ... has a merge for every byte of it: the text that they
+ * make is held against the cap before it is written. */
+static int find_merges(const struct vocabulary *v, struct merges *m) {
+    for (size_t i = 0; i < v->count; i++) {
+        if (v->type[i] == TYPE_NORMAL && v->token[i].size <= MERGED_TOKEN_BYTES)
+            split_token(v, i, m);
+        if (m->text_bytes > CAP_TOKENIZER_BYTES)
+            return gguf_key_error(v->g, "tokenizer.ggml.tokens", IMP_ERR_FILE, v->err,
+                                  "has more ways to merge than %u bytes can hold",
+                                  CAP_TOKENIZER_BYTES);
+    }
+    if (m->count) qsort(m->data, m->count, sizeof *m->data, by_score);
+    return 0;
+}
+
+static int64_t first_of_type(const struct vocabulary *v, enum token_type type) {
+    for (size_t i = 0; i < v->count; i++) {
+        if (v->type[i] == type) return (int64_t)i;
+    }
+    return -1;
+}
+
+static int add_found_merges(const struct vocabulary *v, struct str *out) {
+    struct merges m = {0};
+    int rc = find_merges(v, &m);
+    str_add_text(out, "    \"merges\": [");
+    for (size_t i = 0; i < m.count && rc == 0; i++)
+        add_merge(out, i == 0, m.data[i].left, m.data[i].right);
+    str_add_text(out, "\n    ]\n  }\n");
+    free(m.data);
+    return rc;
 }
 
 static int write_sentencepiece(const struct vocabulary *v, int64_t bos, bool add_bos,
@@ -299,32 +355,27 @@ static int write_sentencepiece(const struct vocabulary *v, int64_t bos, bool add
     const char *replace = "{\"type\": \"Replace\", \"pattern\": {\"String\": \" \"}, "
                           "\"content\": \"\xE2\x96\x81\"}";
     str_add_text(out, "  \"normalizer\": {\"type\": \"Sequence\", \"normalizers\": [");
-    if (prefix)
-        str_add_text(out, "{\"type\": \"Prepend\", \"prepend\": \"\xE2\x96\x81\"}, ");
+    if (prefix) str_add_text(out, "{\"type\": \"Prepend\", \"prepend\": \"\xE2\x96\x81\"}, ");
     str_printf(out, "%s]},\n  \"pre_tokenizer\": null,\n", replace);
     add_post_processor(out, false, add_bos ? bos : -1, v);
-    str_add_text(out,
-                 "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [\n"
-                 "    {\"type\": \"Replace\", \"pattern\": {\"String\": \"\xE2\x96\x81\"}, "
-                 "\"content\": \" \"},\n"
-                 "    {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
+    str_add_text(out, "  \"decoder\": {\"type\": \"Sequence\", \"decoders\": [\n"
+                      "    {\"type\": \"Replace\", \"pattern\": {\"String\": \"\xE2\x96\x81\"}, "
+                      "\"content\": \" \"},\n"
+                      "    {\"type\": \"ByteFallback\"}, {\"type\": \"Fuse\"}");
     if (prefix)
         str_add_text(out, ",\n    {\"type\": \"Strip\", \"content\": \" \", \"start\": 1, "
                           "\"stop\": 0}");
     str_add_text(out, "\n  ]},\n  \"model\": {\n    \"type\": \"BPE\", \"dropout\": null, "
                       "\"unk_token\": ");
-    if (unknown >= 0) str_add_json(out, v->token[unknown].data, v->token[unknown].size);
-    else str_add_text(out, "null");
-    str_add_text(out, ",\n    \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
-                      "    \"fuse_unk\": true, \"byte_fallback\": true, \"ignore_merges\": false,\n");
-    add_vocab(v, out);
-    struct merge *merges;
-    size_t count = find_merges(v, &merges);
-    str_add_text(out, "    \"merges\": [");
-    for (size_t i = 0; i < count; i++) add_merge(out, i == 0, merges[i].left, merges[i].right);
-    str_add_text(out, "\n    ]\n  }\n");
-    free(merges);
-    return 0;
+    if (unknown >= 0)
+        str_add_json(out, v->token[unknown].data, v->token[unknown].size);
+    else
+        str_add_text(out, "null");
+    str_add_text(out,
+                 ",\n    \"continuing_subword_prefix\": null, \"end_of_word_suffix\": null,\n"
+                 "    \"fuse_unk\": true, \"byte_fallback\": true, \"ignore_merges\": false,\n");
+    add_vocab(v, true, out);
+    return add_found_merges(v, out);
 }
 
 /* ---- the two files ---- */
@@ -376,19 +427,24 @@ static int write_files(const struct vocabulary *v, const struct gguf_shape *shap
                        struct str *tokenizer, struct str *config) {
     struct slice model;
     int64_t bos, unknown;
-    bool add_bos, bos_said = gguf_find(v->g, "tokenizer.ggml.add_bos_token") != NULL;
+    bool add_bos, add_eos, bos_said = gguf_find(v->g, "tokenizer.ggml.add_bos_token") != NULL;
     int rc;
     if ((rc = gguf_key_string(v->g, "tokenizer.ggml.model", &model, v->err)) < 0 ||
         (rc = token_id(v, "tokenizer.ggml.bos_token_id", &bos)) < 0 ||
         (rc = token_id(v, "tokenizer.ggml.unknown_token_id", &unknown)) < 0 ||
-        (rc = gguf_key_bool(v->g, "tokenizer.ggml.add_bos_token", true, &add_bos, v->err)) < 0)
+        (rc = gguf_key_bool(v->g, "tokenizer.ggml.add_bos_token", true, &add_bos, v->err)) < 0 ||
+        (rc = gguf_key_bool(v->g, "tokenizer.ggml.add_eos_token", false, &add_eos, v->err)) < 0)
         return rc;
+    if (add_eos)
+        return gguf_key_error(v->g, "tokenizer.ggml.add_eos_token", IMP_ERR_UNSUPPORTED, v->err,
+                              "texts that end with a token are not imported");
     str_add_text(tokenizer, "{\n  \"version\": \"1.0\",\n  \"truncation\": null,\n"
                             "  \"padding\": null,\n");
     add_added_tokens(v, tokenizer);
     if (model.data && slice_equal(model, slice_of("gpt2"))) {
         rc = write_byte_level(v, bos, bos_said, add_bos, tokenizer);
     } else if (model.data && slice_equal(model, slice_of("llama"))) {
+        if (unknown < 0) unknown = first_of_type(v, TYPE_UNKNOWN);
         rc = write_sentencepiece(v, bos, add_bos, unknown, tokenizer);
     } else {
         rc = gguf_key_error(v->g, "tokenizer.ggml.model", IMP_ERR_UNSUPPORTED, v->err,
