@@ -230,6 +230,13 @@ static int find_folder(const char *path, bool *one_file, char **folder, struct i
     return 0;
 }
 
+static bool has_weights(const char *folder) {
+    struct folder_list list = {0};
+    bool any = folder_list_weights(folder, &list, NULL) == 0 && list.count > 0;
+    folder_list_free(&list);
+    return any;
+}
+
 int checkpoint_open(const char *path, bool need_tensors, const struct log *log,
                     struct checkpoint *out, struct imp_error *err) {
     bool one_file;
@@ -238,7 +245,7 @@ int checkpoint_open(const char *path, bool need_tensors, const struct log *log,
     if (rc == 0) rc = config_open(out->path, &out->config, err);
     if (rc < 0) goto fail;
     quant_read_config(out);
-    if (need_tensors) {
+    if (need_tensors || has_weights(out->path)) {
         rc = quant_check_transforms(out, err);
         if (rc < 0) goto fail;
         if (one_file) {

@@ -41,7 +41,7 @@ struct checkpoint {
 };
 
 /* `path`: a folder, or one .safetensors file with config.json beside it. need_tensors false:
- * config.json alone will do, and no weight file is opened. `log` must outlive it. */
+ * config.json alone will do; weight files are opened where there are any. `log` must outlive it. */
 int checkpoint_open(const char *path, bool need_tensors, const struct log *log,
                     struct checkpoint *out, struct imp_error *err);
 void checkpoint_close(struct checkpoint *ck); /* zeroed or half-built is fine */

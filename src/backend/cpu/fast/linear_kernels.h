@@ -16,6 +16,10 @@
 #define INLINE        static inline __attribute__((always_inline))
 #define BLOCK_VECTORS (BLOCK_ROWS / SIMD_LANES)
 
+/* Blocks that n vectors fill, and the vectors of one call in a single block. */
+#define GROUP_BLOCKS(n) ((n) > BLOCK_VECTORS ? (n) / BLOCK_VECTORS : 1)
+#define BLOCK_PART(n)   ((n) > BLOCK_VECTORS ? BLOCK_VECTORS : (n))
+
 INLINE uint32_t load_pair(const uint16_t *x) {
     uint32_t pair;
     memcpy(&pair, x, sizeof pair);
@@ -102,6 +106,8 @@ INLINE void tile(enum pack_kind kind, int n, int r, const struct linear_task *ta
     const int64_t per_segment =
         (lay.segment_cols ? lay.segment_cols : part->segment_cols) / word_cols;
     const uint16_t *x = task->x + row * task->x_stride;
+    /* One row is as fast as memory: what the next call reads is fetched meanwhile. */
+    const size_t ahead = part->block_bytes * GROUP_BLOCKS(n);
     int64_t word = 0;
     for (int64_t s = 0; s < part->segments; s++) {
         int64_t end = word + per_segment;
@@ -110,8 +116,11 @@ INLINE void tile(enum pack_kind kind, int n, int r, const struct linear_task *ta
             for (int i = 0; i < n; i++) sum[j][i] = vf_zero();
         for (; word < end; word++) {
             vu w[LINEAR_ROW_VECTORS];
-            for (int i = 0; i < n; i++)
-                w[i] = word_load(kind, codes[i] + word * BLOCK_ROWS * lay.word_bytes);
+            for (int i = 0; i < n; i++) {
+                const uint8_t *p = codes[i] + word * BLOCK_ROWS * lay.word_bytes;
+                w[i] = word_load(kind, p);
+                if (r == 1) __builtin_prefetch(p + ahead, 0, 2);
+            }
             for (int step = 0; step < lay.steps; step++, x += lay.step_cols) {
                 vu v[LINEAR_ROW_VECTORS];
                 for (int i = 0; i < n; i++) v[i] = word_step(kind, w[i], step);
@@ -123,6 +132,8 @@ INLINE void tile(enum pack_kind kind, int n, int r, const struct linear_task *ta
         }
         for (int i = 0; i < n; i++) {
             vf scale = segment_scale(kind, scales[i], part->scale_stride, s);
+            if (kind == PACK_NVFP4 && r == 1 && s % 4 == 0)
+                __builtin_prefetch(scales[i] + s * BLOCK_ROWS + ahead, 0, 2);
             for (int j = 0; j < r; j++) acc[j][i] = vf_fma(sum[j][i], scale, acc[j][i]);
         }
     }
@@ -168,10 +179,6 @@ INLINE void tile_rows(enum pack_kind kind, int n, const struct linear_task *task
         break;
     }
 }
-
-/* Blocks that n vectors fill, and the vectors of one call in a single block. */
-#define GROUP_BLOCKS(n) ((n) > BLOCK_VECTORS ? (n) / BLOCK_VECTORS : 1)
-#define BLOCK_PART(n)   ((n) > BLOCK_VECTORS ? BLOCK_VECTORS : (n))
 
 INLINE void linear_kind(enum pack_kind kind, const struct linear_task *task) {
     enum { ONE = LINEAR_ROW_VECTORS, MANY = LINEAR_TILE_VECTORS };

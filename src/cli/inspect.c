@@ -1,0 +1,111 @@
+/* imp inspect MODEL: the library's JSON as it is, or as tables. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/json.h"
+#include "cli/cli.h"
+#include "cli/terminal.h"
+
+static void print_value(const char *label, yyjson_val *value) {
+    if (value == NULL) return;
+    printf("%-22s ", label);
+    if (yyjson_is_str(value)) printf("%s\n", yyjson_get_str(value));
+    else if (yyjson_is_bool(value)) puts(yyjson_get_bool(value) ? "yes" : "no");
+    else if (yyjson_is_real(value)) printf("%.3f\n", yyjson_get_real(value));
+    else if (yyjson_is_int(value)) printf("%lld\n", (long long)yyjson_get_sint(value));
+    else puts("");
+}
+
+static void print_bytes(const char *label, yyjson_val *value) {
+    if (value == NULL) return;
+    struct str text = {0};
+    add_bytes_text(&text, yyjson_get_uint(value));
+    printf("%-22s %12s\n", label, text.data);
+    str_free(&text);
+}
+
+static void print_summary(yyjson_val *root) {
+    static const char *const rows[][2] = {
+        {"path", "path"}, {"model type", "model_type"}, {"runs here", "supported"},
+        {"reason", "reason"}, {"dialect", "dialect"}, {"parameters", "parameters"},
+        {"bits per weight", "bits_per_weight"}, {"layers", "layers"},
+        {"hidden size", "hidden_size"}, {"heads", "heads"}, {"KV heads", "kv_heads"},
+        {"head size", "head_dim"}, {"FFN width", "intermediate_size"},
+        {"vocabulary", "vocab_size"}, {"longest context", "max_context_tokens"},
+        {"KV bytes per token", "kv_bytes_per_token"}, {"files", "files"},
+        {"tensors", "tensor_count"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
+        print_value(rows[i][0], yyjson_obj_get(root, rows[i][1]));
+    yyjson_val *dtypes = yyjson_obj_get(root, "dtypes"), *key, *entry;
+    size_t i, n;
+    if (!yyjson_is_obj(dtypes)) return;
+    yyjson_obj_foreach(dtypes, i, n, key, entry) {
+        struct str bytes = {0};
+        add_bytes_text(&bytes, yyjson_get_uint(yyjson_obj_get(entry, "bytes")));
+        printf("  %-20s %6llu tensors %12s\n", yyjson_get_str(key),
+               (unsigned long long)yyjson_get_uint(yyjson_obj_get(entry, "tensors")), bytes.data);
+        str_free(&bytes);
+    }
+}
+
+static void print_memory(yyjson_val *root) {
+    yyjson_val *memory = yyjson_obj_get(root, "memory");
+    if (memory == NULL) return;
+    puts("\nmemory plan");
+    print_value("  device", yyjson_obj_get(memory, "device"));
+    print_value("  context tokens", yyjson_obj_get(memory, "context_tokens"));
+    print_value("  sequences of a step", yyjson_obj_get(memory, "max_batch"));
+    print_value("  prompt tokens of one", yyjson_obj_get(memory, "prefill_chunk"));
+    printf("  %-20s %lld blocks of %lld tokens, %lld bytes each\n", "KV cache",
+           (long long)yyjson_get_sint(yyjson_obj_get(memory, "kv_blocks")),
+           (long long)yyjson_get_sint(yyjson_obj_get(memory, "kv_block_tokens")),
+           (long long)yyjson_get_sint(yyjson_obj_get(memory, "kv_block_bytes")));
+    print_bytes("  weights", yyjson_obj_get(memory, "weight_bytes"));
+    print_bytes("+ KV cache", yyjson_obj_get(memory, "kv_bytes"));
+    print_bytes("+ activations", yyjson_obj_get(memory, "activation_bytes"));
+    print_bytes("+ scratch", yyjson_obj_get(memory, "scratch_bytes"));
+    print_bytes("= total", yyjson_obj_get(memory, "total_bytes"));
+}
+
+static void print_tensors(yyjson_val *root) {
+    yyjson_val *tensors = yyjson_obj_get(root, "tensors"), *tensor, *size;
+    size_t i, n, d, dims;
+    if (yyjson_arr_size(tensors) == 0) return;
+    printf("\n%-60s %-8s %-20s %12s\n", "tensor", "dtype", "shape", "bytes");
+    yyjson_arr_foreach(tensors, i, n, tensor) {
+        struct str shape = {0};
+        str_add_char(&shape, '[');
+        yyjson_arr_foreach(yyjson_obj_get(tensor, "shape"), d, dims, size)
+            str_printf(&shape, "%s%lld", d ? ", " : "", (long long)yyjson_get_sint(size));
+        str_add_char(&shape, ']');
+        printf("%-60s %-8s %-20s %12llu\n", yyjson_get_str(yyjson_obj_get(tensor, "name")),
+               yyjson_get_str(yyjson_obj_get(tensor, "dtype")), shape.data,
+               (unsigned long long)yyjson_get_uint(yyjson_obj_get(tensor, "bytes")));
+        str_free(&shape);
+    }
+}
+
+static void print_tables(const struct options *options, yyjson_val *root) {
+    bool weights = options_flag(options, OPT_WEIGHTS), memory = options_flag(options, OPT_MEMORY);
+    if (!weights && !memory) print_summary(root);
+    if (!weights || memory) print_memory(root);
+    if (!memory || weights) print_tensors(root);
+}
+
+int command_inspect(struct options *options, imp_error *err) {
+    struct str path = {0};
+    char *json = NULL;
+    yyjson_doc *doc = NULL;
+    int rc = model_path(options->arguments[0], &path, err);
+    if (rc == 0) rc = imp_inspect(path.data, options->engine, &json, err);
+    if (json && options_flag(options, OPT_JSON)) {
+        puts(json);
+    } else if (json && json_read(json, strlen(json), "inspection", &doc, NULL) == 0) {
+        print_tables(options, yyjson_doc_get_root(doc));
+        yyjson_doc_free(doc);
+    }
+    imp_free(json);
+    str_free(&path);
+    return rc;
+}
