@@ -241,6 +241,7 @@ enum editor_result editor_read(struct editor *e, const char *prompt, struct str 
     str_clear(out);
     e->prompt = prompt;
     e->cancelling = e->cancelled = false;
+    el_set(e->line, EL_PREP_TERM, 1); /* el_gets would do it only after drawing the prompt */
     mark_pastes(e, "\033[?2004h");
     int characters = 0;
     const char *text = el_gets(e->line, &characters);
