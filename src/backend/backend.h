@@ -227,7 +227,7 @@ struct backend {
     char name[80]; /* "cpu, AVX-512 BF16, 2 threads" */
 };
 
-enum backend_kind { BACKEND_CPU, BACKEND_CPU_REFERENCE };
+enum backend_kind { BACKEND_CPU, BACKEND_CPU_REFERENCE, BACKEND_GPU };
 struct backend_options {
     enum backend_kind kind;
     int threads;     /* >= 1 */

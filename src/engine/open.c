@@ -24,8 +24,6 @@ static char *folder_of(const char *path) {
 }
 
 static int check_options(const struct imp_options *o, struct imp_error *err) {
-    if (o->value[SETTING_DEVICE] == DEVICE_CUDA)
-        return error_set(err, IMP_ERR_DEVICE, NULL, "this build of imp has no CUDA backend");
     if (o->value[SETTING_KV_DTYPE] != KV_BF16)
         return error_set(err, IMP_ERR_UNSUPPORTED, NULL, "kv.dtype=fp8 is not there on a CPU");
     if (o->value[SETTING_ACTIVATIONS] != ACTIVATIONS_BF16)
@@ -39,7 +37,8 @@ int open_backend(const struct imp_options *o, struct backend **out, int *threads
     int rc = check_options(o, err);
     if (rc < 0) return rc;
     *threads = o->value[SETTING_THREADS] ? (int)o->value[SETTING_THREADS] : cpu_count();
-    struct backend_options options = {.kind = o->value[SETTING_REFERENCE] == REFERENCE_FALSE
+    struct backend_options options = {.kind = o->value[SETTING_DEVICE] == DEVICE_GPU ? BACKEND_GPU
+                                              : o->value[SETTING_REFERENCE] == REFERENCE_FALSE
                                                   ? BACKEND_CPU
                                                   : BACKEND_CPU_REFERENCE,
                                       .threads = *threads,
