@@ -34,12 +34,13 @@ int printer_flush(struct printer *p, imp_error *err) {
             done += (size_t)n;
             continue;
         }
-        if (errno == EINTR && (!interrupt_pending() || terminal_is(stdout))) continue;
+        int reason = errno;
+        if (reason == EINTR && (!interrupt_pending() || terminal_is(stdout))) continue;
         p->broken = true;
-        if (errno == EINTR) return error_set(err, IMP_ERR_CANCELLED, NULL, "interrupted");
+        if (reason == EINTR) return error_set(err, IMP_ERR_CANCELLED, NULL, "interrupted");
         /* A reader that has seen enough needs no message. */
-        if (errno == EPIPE) return error_set(err, IMP_ERR_IO, NULL, "%s", "");
-        return error_set(err, IMP_ERR_IO, "standard output", "cannot write: %s", strerror(errno));
+        if (reason == EPIPE) return error_set(err, IMP_ERR_IO, NULL, "%s", "");
+        return error_set(err, IMP_ERR_IO, "standard output", "cannot write: %s", strerror(reason));
     }
     str_clear(&p->ready);
     return 0;
