@@ -61,8 +61,7 @@ static void print_figures(const struct chat_room *room, const struct answer *ans
     if (tokens > 1 && answer->decode_ms > 0) {
         str_printf(&text, ", %.1f tokens/s", (tokens - 1) * 1e3 / answer->decode_ms);
     }
-    str_printf(&text, ", context %u/%u", answer->prompt_tokens + tokens,
-               room->info.context_tokens);
+    str_printf(&text, ", context %u/%u", answer->prompt_tokens + tokens, room->info.context_tokens);
     if (answer->end == ANSWER_INTERRUPTED) str_add_text(&text, ", stopped");
     if (answer->end == ANSWER_AT_MAX_TOKENS) str_add_text(&text, ", ended by max-tokens");
     if (answer->end == ANSWER_AT_CONTEXT) {
@@ -169,8 +168,9 @@ static int set_option(struct chat_room *room, char *argument, imp_error *err) {
             nearest_offer(&best, argument, option_table[id].name);
         }
     }
-    return error_set(err, IMP_ERR_USAGE, argument, best.word ? "no such setting; the nearest is %s"
-                                                             : "no such setting; /set lists them",
+    return error_set(err, IMP_ERR_USAGE, argument,
+                     best.word ? "no such setting; the nearest is %s"
+                               : "no such setting; /set lists them",
                      best.word);
 }
 
@@ -274,8 +274,9 @@ static int do_command(struct chat_room *room, const char *line, imp_error *err) 
         }
         nearest_offer(&best, name, chat_commands[i].name);
     }
-    return error_set(err, IMP_ERR_USAGE, name, best.word ? "no such command; the nearest is %s"
-                                                         : "no such command; /help lists them",
+    return error_set(err, IMP_ERR_USAGE, name,
+                     best.word ? "no such command; the nearest is %s"
+                               : "no such command; /help lists them",
                      best.word);
 }
 
@@ -332,8 +333,13 @@ static void converse(struct chat_room *room) {
     struct str line = {0};
     while (!room->leaving) {
         switch (editor_read(room->editor, prompt, &line)) {
-        case EDITOR_INTERRUPT: take_interrupt(room, &line); break;
-        case EDITOR_END: room->leaving = true; putchar('\n'); break;
+        case EDITOR_INTERRUPT:
+            take_interrupt(room, &line);
+            break;
+        case EDITOR_END:
+            room->leaving = true;
+            putchar('\n');
+            break;
         case EDITOR_TEXT:
             room->idle_interrupts = 0;
             take_line(room, &line);

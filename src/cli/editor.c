@@ -128,8 +128,8 @@ static void clean_paste(const struct str *raw, struct str *out) {
         size_t used = utf8_decode(raw->data + i, raw->size - i, &codepoint);
         i += used;
         if (codepoint == '\r' || codepoint == '\n') {
-            bool pair = i < raw->size && is_line_end(raw->data[i]) &&
-                        raw->data[i] != raw->data[i - 1];
+            bool pair =
+                i < raw->size && is_line_end(raw->data[i]) && raw->data[i] != raw->data[i - 1];
             if (pair) i++;
             str_add_char(out, '\n');
         } else if (codepoint == '\t' || (codepoint >= 0x20 && codepoint < 0x7f) ||
@@ -166,16 +166,11 @@ static void bind_keys(EditLine *line) {
     el_set(line, EL_ADDFN, "imp-newline", "A new line in the message", key_newline);
     el_set(line, EL_ADDFN, "imp-paste", "Insert what the terminal pastes", key_paste);
     static const char *const keys[][2] = {
-        {"^C", "imp-cancel"},
-        {"\\e^M", "imp-newline"},
-        {"\\e^J", "imp-newline"},
-        {"\\e[200~", "imp-paste"},
-        {"^I", "ed-insert"},
-        {"^R", "em-inc-search-prev"},
-        {"^W", "ed-delete-prev-word"},
-        {"\\e[3~", "ed-delete-next-char"},
-        {"\\e[1;5C", "em-next-word"},
-        {"\\e[1;5D", "ed-prev-word"},
+        {"^C", "imp-cancel"},          {"\\e^M", "imp-newline"},
+        {"\\e^J", "imp-newline"},      {"\\e[200~", "imp-paste"},
+        {"^I", "ed-insert"},           {"^R", "em-inc-search-prev"},
+        {"^W", "ed-delete-prev-word"}, {"\\e[3~", "ed-delete-next-char"},
+        {"\\e[1;5C", "em-next-word"},  {"\\e[1;5D", "ed-prev-word"},
     };
     for (size_t i = 0; i < sizeof keys / sizeof keys[0]; i++) {
         el_set(line, EL_BIND, keys[i][0], keys[i][1], NULL);

@@ -68,8 +68,7 @@ static size_t take_newline(struct markdown *m, struct str *out) {
 }
 
 /* Our own decoration in place of `bytes` of markup. */
-static size_t take_decoration(struct markdown *m, const char *text, size_t bytes,
-                              struct str *out) {
+static size_t take_decoration(struct markdown *m, const char *text, size_t bytes, struct str *out) {
     set_style(m, STYLE_DIM, out);
     str_add_text(out, text);
     m->before = ' ';
@@ -181,14 +180,14 @@ static size_t start_fence(struct markdown *m, const char *p, size_t run, struct 
 }
 
 /* A run of '-', '*', '+' or '_': a bullet, a rule, or text. */
-static size_t start_mark(struct markdown *m, const char *p, size_t n, size_t run,
-                         struct str *out) {
+static size_t start_mark(struct markdown *m, const char *p, size_t n, size_t run, struct str *out) {
     char next = run < n ? p[run] : '\n';
     if (run == 1 && next == ' ' && p[0] != '_') return take_decoration(m, "\u2022 ", 2, out);
     if (run >= 3 && next == '\n' && p[0] != '+') {
         m->line = LINE_TEXT;
-        return take_decoration(m, "\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500"
-                                  "\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500",
+        return take_decoration(m,
+                               "\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500"
+                               "\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500",
                                run, out);
     }
     m->line = LINE_TEXT;
@@ -261,9 +260,12 @@ static size_t take(struct markdown *m, const char *p, size_t n, bool final, stru
     case LINE_START:
         if (m->fence) return take_code_start(m, p, n, final, out);
         return take_line_start(m, p, n, final, out);
-    case LINE_TEXT: return take_inline(m, p, n, final, out);
-    case LINE_FENCE: return take_fence_line(m, p, n, final, out);
-    case LINE_CODE: break;
+    case LINE_TEXT:
+        return take_inline(m, p, n, final, out);
+    case LINE_FENCE:
+        return take_fence_line(m, p, n, final, out);
+    case LINE_CODE:
+        break;
     }
     return take_character(m, p, n, final, out);
 }

@@ -11,6 +11,7 @@ struct printer {
     struct str ready; /* to be written; reused for every piece */
     char last;        /* the last byte of the answer */
     bool silent;      /* write nothing */
+    bool broken;      /* a write failed: nothing more is written */
 };
 
 /* plain_text: the text is not Markdown. */

@@ -156,6 +156,17 @@ def test_interrupt(long_model, tmp_path):
     assert first and (first + out).endswith(b"\n")
 
 
+def test_interrupt_while_nobody_reads(long_model, tmp_path):
+    process = subprocess.Popen([IMP, "run", str(long_model), "-p", "Hello", "--temperature", "0"],
+                               stdout=subprocess.PIPE, stderr=subprocess.PIPE, bufsize=0,
+                               env=environment(tmp_path))
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)
+    assert process.stdout.read(1)
+    time.sleep(0.3)  # the pipe is full by then; if it is not, the test still has to pass
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=DEADLINE) == 11
+
+
 # ---- the chat ----
 
 

@@ -1,5 +1,6 @@
-/* Markdown to ANSI: what every construct becomes, that cutting the text differently changes nothing,
- * that little is held back, and that no control character of the model reaches the terminal. */
+/* Markdown to ANSI: what every construct becomes, that cutting the text differently changes
+ * nothing, that little is held back, and that no control character of the model reaches the
+ * terminal. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -18,7 +19,9 @@
 #define BOTH "\033[0;1;3m"
 #define HEAD "\033[0;1;4m"
 #define CODE "\033[0;36m"
-#define RULE "\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500"
+#define RULE                                                                                       \
+    "\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500\u2500"   \
+    "\u2500"
 
 static const struct {
     const char *text, *shown;
@@ -40,8 +43,8 @@ static const struct {
     {"``a`b``", CODE "a`b" OFF},
     {"**`c`**", "\033[0;1;36mc" OFF},
     {"\\*not\\* \\(x\\)", "*not* \\(x\\)"},
-    {"- one\n  * two\n+ three", DIM "\u2022 " OFF "one\n  " DIM "\u2022 " OFF "two\n" DIM
-                                "\u2022 " OFF "three"},
+    {"- one\n  * two\n+ three",
+     DIM "\u2022 " OFF "one\n  " DIM "\u2022 " OFF "two\n" DIM "\u2022 " OFF "three"},
     {"1. **x**", "1. " BOLD "x" OFF},
     {"-5 degrees", "-5 degrees"},
     {"> quoted\n>> twice", DIM "\u2502 " OFF "quoted\n" DIM "\u2502 \u2502 " OFF "twice"},
@@ -56,10 +59,16 @@ static const struct {
     {"```x``` y", DIM "```x" OFF " y"},
     {"\u65e5\u672c **\u8a9e** \U0001f600", "\u65e5\u672c " BOLD "\u8a9e" OFF " \U0001f600"},
     {"\033[31m\007\r\b\x7f\t|", "\u241b[31m\u2407\u240d\u2408\u2421\t|"},
-    {"\xc2\x9b" "31m", "\ufffd31m"},
-    {"a\xff" "b\xe6\x97", "a\ufffd" "b\ufffd\ufffd"},
+    {"\xc2\x9b"
+     "31m",
+     "\ufffd31m"},
+    {"a\xff"
+     "b\xe6\x97",
+     "a\ufffd"
+     "b\ufffd\ufffd"},
     {"`\033]0;x\007`", CODE "\u241b]0;x\u2407" OFF},
-    {"```\033[2J\n\033c\n```", DIM "```\u241b[2J" CODE "\n\u241b" "c\n" DIM "```" OFF},
+    {"```\033[2J\n\033c\n```", DIM "```\u241b[2J" CODE "\n\u241b"
+                                   "c\n" DIM "```" OFF},
 };
 
 static void render(struct markdown *m, const char *text, size_t bytes, size_t piece,
