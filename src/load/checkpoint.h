@@ -6,7 +6,7 @@
  * "..", no absolute path, no symlink that leaves it, except into a Hub cache's own blobs); without
  * one, model.safetensors, else every *.safetensors but consolidated*.
  *
- * Names are asked for in their canonical form, "model.layers.0...." and "lm_head", or exactly as in
+ * Names are asked for in their canonical form, "model.norm.weight" and "lm_head", or exactly as in
  * the files; what a wrapped model puts before them is found once, at opening.
  *
  * One thread at a time: checkpoint_weight and checkpoint_vector add to the arena. */

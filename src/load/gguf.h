@@ -46,6 +46,7 @@ struct gguf_value {
     enum gguf_kind element; /* GGUF_KIND_ARRAY from here on */
     uint64_t count;
     const uint8_t *elements; /* first element in the file */
+    size_t element_bytes;    /* of all of them */
     uint32_t file_type;      /* of the value, or of the elements */
 };
 

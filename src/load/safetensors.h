@@ -32,8 +32,7 @@ struct safetensors {
 };
 
 int safetensors_open(const char *path, struct safetensors *out, struct imp_error *err);
-/* The same from memory, which must outlive it: what the fuzzer calls. `name` stands for the path.
- */
+/* The same from memory, which must outlive it: what the fuzzer calls. `name` is for messages. */
 int safetensors_parse(const uint8_t *data, size_t size, const char *name, struct safetensors *out,
                       struct imp_error *err);
 void safetensors_close(struct safetensors *file); /* zeroed or half-built is fine */
