@@ -29,7 +29,7 @@ static int duplicate_key(yyjson_val *object, const char *where, struct imp_error
         }
     } else {
         struct map keys;
-        map_init(&keys, yyjson_obj_size(object));
+        map_create(&keys, yyjson_obj_size(object));
         yyjson_obj_foreach(object, i, n, key, value) {
             if (!map_add(&keys, json_slice(key), 0)) twice = json_slice(key);
         }

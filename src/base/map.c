@@ -34,7 +34,7 @@ static void resize(struct map *map, size_t capacity) {
     free(old.slots);
 }
 
-void map_init(struct map *map, size_t expected) {
+void map_create(struct map *map, size_t expected) {
     *map = (struct map){0};
     map->seed = fresh_seed(map);
     size_t capacity = 16;
@@ -43,7 +43,7 @@ void map_init(struct map *map, size_t expected) {
 }
 
 bool map_add(struct map *map, struct slice key, int64_t value) {
-    if (map->capacity == 0) map_init(map, 0);
+    if (map->capacity == 0) map_create(map, 0);
     if (map->count * 2 >= map->capacity) resize(map, map->capacity * 2);
     if (key.data == NULL) key.data = "";
     uint64_t hash = XXH3_64bits_withSeed(key.data, key.size, map->seed);

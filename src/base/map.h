@@ -25,8 +25,8 @@ struct map {
 };
 
 /* With room for that many without growing. The linker's name is another because libedit.a exports a
- * map_init of its own. */
-void map_init(struct map *map, size_t expected) __asm__("imp_map_init");
+ * map_create of its own. */
+void map_create(struct map *map, size_t expected);
 /* Adds, unless the key is there: then returns false and leaves the old value. */
 bool map_add(struct map *map, struct slice key, int64_t value);
 /* The value, or NULL. Valid until the next map_add. */

@@ -60,7 +60,7 @@ static int dispatch(int argc, char **argv, imp_error *err) {
 
 int main(int argc, char **argv) {
     imp_error err = {0};
-    /* A reader that has seen enough is no failure; a full disk must reach the code that cleans up. */
+    /* A reader that leaves, and a full disk, must reach the code that cleans up. */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     int rc = dispatch(argc, argv, &err);

@@ -73,7 +73,7 @@ static int gather(struct checkpoint *ck, struct imp_error *err) {
     }
     ck->tensor_count = total;
     if (total > 0) qsort(ck->tensors, total, sizeof *ck->tensors, by_name);
-    map_init(&ck->by_name, total);
+    map_create(&ck->by_name, total);
     for (size_t i = 0; i < total; i++) {
         const struct tensor *t = ck->tensors[i];
         if (map_add(&ck->by_name, slice_of(t->name), (int64_t)i)) continue;

@@ -209,7 +209,7 @@ static int read_value(struct reader *r, struct slice key, struct gguf_value *out
 static int read_keys(struct reader *r, struct gguf *g) {
     g->keys = arena_array(&g->arena, g->key_count, sizeof *g->keys);
     g->values = arena_array(&g->arena, g->key_count, sizeof *g->values);
-    map_init(&g->key_by_name, g->key_count);
+    map_create(&g->key_by_name, g->key_count);
     for (size_t i = 0; i < g->key_count; i++) {
         size_t at = r->pos;
         int rc = read_name(r, "a key", CAP_GGUF_KEY_BYTES, &g->keys[i]);
@@ -406,7 +406,7 @@ static int parse(struct reader *r, struct gguf *g) {
                     left(r));
     }
     g->tensors = arena_array(&g->arena, g->tensor_count, sizeof *g->tensors);
-    map_init(&g->tensor_by_name, g->tensor_count);
+    map_create(&g->tensor_by_name, g->tensor_count);
     for (size_t i = 0; i < g->tensor_count && rc == 0; i++) rc = read_tensor(r, g, i);
     return rc < 0 ? rc : place_tensors(r, g, alignment);
 }

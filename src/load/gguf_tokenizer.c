@@ -61,7 +61,7 @@ static int read_tokens(struct vocabulary *v, const struct gguf_shape *shape) {
     v->token = mem_zero(v->count, sizeof *v->token);
     v->type = mem_alloc(v->count);
     memset(v->type, TYPE_NORMAL, v->count);
-    map_init(&v->by_text, v->count);
+    map_create(&v->by_text, v->count);
     const uint8_t *cursor = NULL;
     for (size_t i = 0; i < v->count && gguf_string_next(array, &cursor, &v->token[i]); i++) {
         if (!utf8_valid(v->token[i].data, v->token[i].size))

@@ -11,7 +11,7 @@
 static void number_groups(const struct source *source, struct layout *out) {
     struct map groups;
     struct str key = {0};
-    map_init(&groups, 256);
+    map_create(&groups, 256);
     for (size_t i = 0; i < source->tensor_count; i++) {
         if (!out->tensors[i].quantized) continue;
         policy_group(&source->tensors[i], &key);

@@ -23,7 +23,7 @@ const float *moments_add(struct moments *m, const char *module, const float *h, 
         m->capacity = m->capacity ? m->capacity * 2 : 64;
         m->entries = mem_grow(m->entries, m->capacity * sizeof *m->entries);
     }
-    if (m->count == 0) map_init(&m->by_module, 256);
+    if (m->count == 0) map_create(&m->by_module, 256);
     size_t length = strlen(module);
     const char *name = arena_strndup(&m->arena, module, length);
     m->entries[m->count] = (struct moments_entry){name, h, cols};

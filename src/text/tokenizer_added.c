@@ -126,7 +126,7 @@ int added_list(struct loader *l, yyjson_val *root, yyjson_val *config, struct ad
 int added_place(struct loader *l, const struct added_source *list, size_t count) {
     struct tokenizer *t = l->t;
     t->added = mem_zero(count, sizeof *t->added);
-    map_init(&t->added_ids, count);
+    map_create(&t->added_ids, count);
     for (size_t i = 0; i < count; i++) {
         struct added_token added = {0};
         int rc = read_added(l, &list[i], &added);

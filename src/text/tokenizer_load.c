@@ -137,7 +137,7 @@ static int add_vocab(struct loader *l, yyjson_val *vocab, const struct json_at *
     size_t i, n;
     yyjson_val *key, *value;
     struct tokenizer *t = l->t;
-    map_init(&t->bpe.vocab, yyjson_obj_size(vocab));
+    map_create(&t->bpe.vocab, yyjson_obj_size(vocab));
     yyjson_obj_foreach(vocab, i, n, key, value) {
         int32_t id = (int32_t)yyjson_get_uint(value);
         struct token *token = &t->tokens[id];
