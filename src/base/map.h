@@ -24,8 +24,7 @@ struct map {
     uint64_t seed;
 };
 
-/* With room for that many without growing. The linker's name is another because libedit.a exports a
- * map_create of its own. */
+/* With room for that many without growing. (Not map_init: libedit.a exports one of its own.) */
 void map_create(struct map *map, size_t expected);
 /* Adds, unless the key is there: then returns false and leaves the old value. */
 bool map_add(struct map *map, struct slice key, int64_t value);
