@@ -1,8 +1,10 @@
 """Logits of imp against transformers in fp32, as stored in tests/data/golden.
 
 IMP_BIN names the binary (default build/imp). The reference path (runtime.reference=true) must lie
-within 1e-3 of the logit range; the fast path no further than transformers' own bf16 run of the same
-case. With IMP_LARGE=FOLDER, holding what `make_checkpoints.py --gguf` wrote, SmolLM2 is compared too.
+within 1e-3 of the logit range at every prompt. The fast path must lie no further away than
+transformers' own bf16 run of the same checkpoint: its largest difference over all prompts, and on
+average over the prompts clearly less. (Prompt by prompt both are draws of one rounding error: a
+prompt of one token can come out lucky in bf16.) With IMP_LARGE=FOLDER, holding what `make_checkpoints.py --gguf` wrote, SmolLM2 is compared too.
 """
 import json
 import os
@@ -51,20 +53,23 @@ def stored(model, case):
     return values.reshape(len(case["ids"]), case["columns"])
 
 
-def allowed(case, path):
+def allowed(cases, case, path):
     rounding = case.get("step", 0) / 2  # of the stored values
-    return (1e-3 * case["range"] if path == "reference" else case["bf16_diff"]) + rounding
+    bf16 = max(c["bf16_diff"] for c in cases)
+    return (1e-3 * case["range"] if path == "reference" else bf16) + rounding
 
 
-def compare(model, case, got, path):
+def compare(model, cases, case, got, path):
     want = stored(model, case)
     got = got[:, ::case["stride"]]
     assert got.shape == want.shape
     diff = np.abs(got - want)
     row, column = np.unravel_index(diff.argmax(), diff.shape)
-    assert diff.max() <= allowed(case, path), (
+    assert diff.max() <= allowed(cases, case, path), (
         f"{model}, {len(case['ids'])} tokens, {path}: off by {diff.max():.3g} at position {row}, id "
-        f"{column * case['stride']}; {allowed(case, path):.3g} allowed, range {case['range']:.3g}")
+        f"{column * case['stride']}; {allowed(cases, case, path):.3g} allowed, range "
+        f"{case['range']:.3g}")
+    return diff.max() / case["bf16_diff"]
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -73,8 +78,8 @@ def test_logits(model, path, tmp_path):
     cases = TINY[model]
     assert len(cases) >= 8
     arrays = logits(DATA / "models" / model, [c["ids"] for c in cases], path, tmp_path)
-    for case, got in zip(cases, arrays):
-        compare(model, case, got, path)
+    shares = [compare(model, cases, case, got, path) for case, got in zip(cases, arrays)]
+    assert np.mean(shares) <= 0.8, f"{model}, {path}: {np.mean(shares):.2f} of bf16's own difference"
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -82,7 +87,8 @@ def test_logits(model, path, tmp_path):
 def test_logits_alone(model, path, tmp_path):
     """The longest prompt by itself."""
     case = TINY[model][-1]
-    compare(model, case, logits(DATA / "models" / model, [case["ids"]], path, tmp_path)[0], path)
+    got = logits(DATA / "models" / model, [case["ids"]], path, tmp_path)[0]
+    compare(model, TINY[model], case, got, path)
 
 
 @pytest.mark.parametrize("path", PATHS)
@@ -91,7 +97,7 @@ def test_large_logits(model, path, tmp_path):
     cases = SMOL[model]
     arrays = logits(pathlib.Path(LARGE) / model, [c["ids"] for c in cases], path, tmp_path)
     for case, got in zip(cases, arrays):
-        limit = allowed(case, path) + 1e-5  # five decimals are stored
+        limit = allowed(cases, case, path) + 1e-5  # five decimals are stored
         picked = np.take_along_axis(got, np.array(case["top_ids"]), 1)
         assert np.abs(picked - np.array(case["top_logits"])).max() <= limit, (model, path)
         got = got.astype(np.float64)
