@@ -329,7 +329,8 @@ static void take_line(struct chat_room *room, const struct str *line) {
 }
 
 static void converse(struct chat_room *room) {
-    const char *prompt = terminal_has_colour(stdout) ? "\1\033[1;32m\1> \1\033[0m\1" : "> ";
+    /* libedit drops an escape sequence that nothing visible follows: the space comes last. */
+    const char *prompt = terminal_has_colour(stdout) ? "\1\033[1;32m\1>\1\033[0m\1 " : "> ";
     struct str line = {0};
     while (!room->leaving) {
         switch (editor_read(room->editor, prompt, &line)) {
