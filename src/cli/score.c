@@ -299,6 +299,10 @@ int command_score(struct options *options, imp_error *err) {
     bool ids = options_given(options, OPT_IDS), text = options_given(options, OPT_TEXT);
     if (ids == text)
         return error_set(err, IMP_ERR_USAGE, NULL, "give one of --text FILE, --ids FILE");
+    if (ids != options_given(options, OPT_LOGITS))
+        return error_set(err, IMP_ERR_USAGE, NULL, "--ids and --logits go together");
+    if (ids && (options_given(options, OPT_REFERENCE) || options_given(options, OPT_TOKENS)))
+        return error_set(err, IMP_ERR_USAGE, NULL, "--reference and --tokens go with --text");
     interrupt_catch();
     int rc = open_model(options, options->arguments[0], false, &engine, err);
     if (rc == 0 && text && options_given(options, OPT_REFERENCE))

@@ -56,12 +56,14 @@ static int encode_file(const struct options *options, imp_engine *engine, imp_er
         return error_set(err, IMP_ERR_FILE, path, "must be a JSON array of texts");
     }
     size_t i, n;
+    yyjson_arr_foreach(root, i, n, text) { /* all of them first: no half a result */
+        if (yyjson_is_str(text)) continue;
+        rc = error_set(err, IMP_ERR_FILE, path, "$[%zu] is not a string", i);
+        yyjson_doc_free(doc);
+        return rc;
+    }
     putchar('[');
     yyjson_arr_foreach(root, i, n, text) {
-        if (!yyjson_is_str(text)) {
-            rc = error_set(err, IMP_ERR_FILE, path, "$[%zu] is not a string", i);
-            break;
-        }
         if (i) fputs(", ", stdout);
         rc = encode_one(options, engine, yyjson_get_str(text), yyjson_get_len(text), err);
         if (rc < 0) break;
@@ -187,6 +189,8 @@ int command_tokenize(struct options *options, imp_error *err) {
     if (text + texts + ids + chat != 1)
         return error_set(err, IMP_ERR_USAGE, NULL,
                          "give one of TEXT, -, --texts FILE, --decode IDS, --chat FILE");
+    if (!chat && (options_flag(options, OPT_RENDER) || options_given(options, OPT_CHAT_TEMPLATE)))
+        return error_set(err, IMP_ERR_USAGE, NULL, "--render and --chat-template go with --chat");
     int rc = open_model(options, options->arguments[0], true, &engine, err);
     if (rc < 0) return rc;
     if (text) rc = encode_argument(options, engine, err);
