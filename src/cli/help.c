@@ -28,11 +28,13 @@ static void print_rows(FILE *out, unsigned commands, bool common) {
 void help_print_command(FILE *out, const struct command *command) {
     fprintf(out, "imp %s %s: %s\n\n%s\n", command->name, command->arguments, command->summary,
             command->description);
-    fprintf(out, "\nOptions:\n");
-    print_rows(out, command->bit, false);
     if (command->bit & IN_ENGINE) {
-        fprintf(out, "\nCommon options:\n");
-        print_rows(out, command->bit, true);
+        fprintf(out, "\nOptions:\n");
+        print_rows(out, command->bit, false);
+    }
+    fprintf(out, "\nCommon options:\n");
+    print_rows(out, command->bit, true);
+    if (command->bit & IN_ENGINE) {
         fprintf(out, "\nSettings for --set and configuration files:\n");
         imp_option_info row;
         for (size_t i = 0; imp_options_describe(i, &row) == 0; i++)
