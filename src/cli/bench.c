@@ -176,7 +176,8 @@ static int by_value(const void *a, const void *b) {
 }
 
 static int measure(struct bench *bench, struct row *row, uint64_t repeats, imp_error *err) {
-    double *prefill = mem_zero(repeats, sizeof *prefill), *decode = mem_zero(repeats, sizeof *decode);
+    double *prefill = mem_zero(repeats, sizeof *prefill),
+           *decode = mem_zero(repeats, sizeof *decode);
     int threads = (int)bench->info.threads, rc = probe_bandwidth(threads, &row->probe_before, err);
     for (uint64_t i = 0; i < repeats && rc == 0; i++) {
         struct timing t;
@@ -231,8 +232,8 @@ static void print_row(const struct options *options, const struct row *r, bool f
         printf("%6llu %7llu %7llu %14.1f %13.1f %8.1f %12.1f %5.1f %5.0f%%  %016llx\n",
                (unsigned long long)r->batch, (unsigned long long)r->prompt_tokens,
                (unsigned long long)r->decode_tokens, r->prefill_per_s, r->decode_per_s,
-               r->bytes_per_step / 1e6, r->probe_before / 1e9, r->probe_after / 1e9,
-               r->share * 100, (unsigned long long)r->hash);
+               r->bytes_per_step / 1e6, r->probe_before / 1e9, r->probe_after / 1e9, r->share * 100,
+               (unsigned long long)r->hash);
     }
     fflush(stdout);
 }

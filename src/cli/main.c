@@ -12,8 +12,7 @@ static int unknown_command(const char *name, imp_error *err) {
     struct nearest best = {0};
     nearest_offer(&best, name, "--help");
     nearest_offer(&best, name, "--version");
-    for (const struct command *c = command_table; c->name; c++)
-        nearest_offer(&best, name, c->name);
+    for (const struct command *c = command_table; c->name; c++) nearest_offer(&best, name, c->name);
     err->code = IMP_ERR_USAGE;
     err->where[0] = 0;
     snprintf(err->message, sizeof err->message, "no command \"%.100s\"%s%s%s; see imp --help", name,
@@ -39,9 +38,12 @@ static int run_command(const struct command *command, int argc, char **argv, imp
 static int print_about(bool manual, const char *name, imp_error *err) {
     const struct command *command = name ? command_find(name) : NULL;
     if (name && command == NULL) return unknown_command(name, err);
-    if (manual) manual_print(stdout, command);
-    else if (command) help_print_command(stdout, command);
-    else help_print(stdout);
+    if (manual)
+        manual_print(stdout, command);
+    else if (command)
+        help_print_command(stdout, command);
+    else
+        help_print(stdout);
     return 0;
 }
 
@@ -51,7 +53,8 @@ static int dispatch(int argc, char **argv, imp_error *err) {
         help_print(stderr);
         return IMP_ERR_USAGE;
     }
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return print_about(false, NULL, err);
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return print_about(false, NULL, err);
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
         printf("imp %s\n", imp_version());
         return 0;

@@ -92,8 +92,7 @@ static int value_check(const struct option *row, struct option_value *value, con
                          "must be a whole number from %.0f to %.0f, not \"%s\"", row->low,
                          row->high, text);
     case KIND_REAL:
-        if (parse_real(text, &value->real) && value->real >= row->low &&
-            value->real <= row->high) {
+        if (parse_real(text, &value->real) && value->real >= row->low && value->real <= row->high) {
             return 0;
         }
         return error_set(err, IMP_ERR_USAGE, where, "must be a number from %g to %g, not \"%s\"",
@@ -257,8 +256,7 @@ static int take_environment(struct options *options, imp_error *err) {
     return 0;
 }
 
-static int set_engine(struct options *options, const char *key, const char *value,
-                      imp_error *err) {
+static int set_engine(struct options *options, const char *key, const char *value, imp_error *err) {
     int rc = imp_options_set(options->engine, key, value, err);
     if (rc == 0) str_printf(&options->engine_keys, "\n%s\n", key);
     return rc;
@@ -276,8 +274,8 @@ static int take_config_line(void *ctx, const char *section, const char *name, co
         /* Another command's section is checked like our own, into values nobody reads. */
         struct options other = {.command = command};
         bool ours = command == options->command;
-        int rc = value_set(ours ? options : &other, (enum option_id)id, value, FROM_CONFIG, key,
-                           err);
+        int rc =
+            value_set(ours ? options : &other, (enum option_id)id, value, FROM_CONFIG, key, err);
         value_clear(&other.values[id]);
         return rc;
     }

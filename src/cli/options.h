@@ -1,10 +1,10 @@
 /* The one table of options, and the values of one invocation.
  *
  * A row of the table (option_table.c) makes the parser, --help, the man page, the shell completion,
- * the environment name and the key of the configuration file. Values come, the strongest first, from
- * the command line, the environment, --config FILE, the table. A row with an engine key goes to
- * imp_options; the others are read with the getters below. In a configuration file a section named
- * after a command holds that command's options, every other section holds engine keys.
+ * the environment name and the key of the configuration file. Values come, the strongest first,
+ * from the command line, the environment, --config FILE, the table. A row with an engine key goes
+ * to imp_options; the others are read with the getters below. In a configuration file a section
+ * named after a command holds that command's options, every other section holds engine keys.
  *
  * Nothing else in imp reads the environment for settings. One thread. options_free frees all. */
 #ifndef IMP_CLI_OPTIONS_H

@@ -121,10 +121,9 @@ static int render_case(const struct chat_file *chat, yyjson_val *conversation, b
     size_t json_bytes, bytes = 0, count = 0;
     char *json = merged_case(chat, conversation, &json_bytes);
     if (json == NULL) return error_memory(err, 0);
-    int rc = imp_render_chat(chat->engine, json, json_bytes,
-                             chat->own_template ? chat->template_source.data : NULL,
-                             chat->render ? &text : NULL, &bytes, chat->render ? NULL : &ids,
-                             &count, err);
+    int rc = imp_render_chat(
+        chat->engine, json, json_bytes, chat->own_template ? chat->template_source.data : NULL,
+        chat->render ? &text : NULL, &bytes, chat->render ? NULL : &ids, &count, err);
     free(json);
     if (rc < 0) return rc;
     if (chat->render && raw) {
@@ -161,7 +160,8 @@ static void render_cases(const struct chat_file *chat, yyjson_val *cases) {
 static int convert_chat(const struct options *options, imp_engine *engine, imp_error *err) {
     const char *path = options_text(options, OPT_CHAT);
     const char *template_path = options_text(options, OPT_CHAT_TEMPLATE);
-    struct chat_file chat = {.engine = engine, .render = options_flag(options, OPT_RENDER),
+    struct chat_file chat = {.engine = engine,
+                             .render = options_flag(options, OPT_RENDER),
                              .own_template = template_path != NULL};
     yyjson_doc *doc = NULL;
     int rc = json_read_file(path, CAP_TOKENIZER_BYTES, &doc, err);
