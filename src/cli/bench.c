@@ -2,8 +2,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/clock.h"
 #include "base/error.h"
+#include "base/json.h"
 #include "base/rng.h"
 #include "cli/cli.h"
 #include "cli/probe.h"
@@ -40,69 +40,110 @@ static int parse_sizes(const char *text, struct bench *bench, imp_error *err) {
     return bench->count ? 0 : error_set(err, IMP_ERR_USAGE, "--batch", "names no size");
 }
 
-/* What has to fit, unless the user said otherwise: the largest batch with its KV. */
+/* A setting of ours, unless the user has one. */
+static int set_default(struct options *options, const char *key, uint64_t value, imp_error *err) {
+    char text[32];
+    if (options_key_given(options, key)) return 0;
+    snprintf(text, sizeof text, "%llu", (unsigned long long)value);
+    return imp_options_set(options->engine, key, text, err);
+}
+
+static int inspect_model(const struct options *options, yyjson_doc **out, imp_error *err) {
+    struct str path = {0};
+    char *json = NULL;
+    int rc = model_path(options->arguments[0], &path, err);
+    if (rc == 0) rc = imp_inspect(path.data, options->engine, &json, err);
+    if (rc == 0) rc = json_read(json, strlen(json), path.data, out, err);
+    imp_free(json);
+    str_free(&path);
+    return rc;
+}
+
+/* What has to fit: the context of a row, and the KV of the largest batch in whole blocks. */
 static int size_engine(struct options *options, const struct bench *bench, imp_error *err) {
     uint64_t most = 1, tokens = bench->prompt_tokens + bench->decode_tokens;
-    char text[32];
+    yyjson_doc *doc;
     for (size_t i = 0; i < bench->count; i++) {
         if (bench->rows[i].batch > most) most = bench->rows[i].batch;
     }
-    snprintf(text, sizeof text, "%llu", (unsigned long long)most);
-    int rc = imp_options_set(options->engine, "runtime.max_batch", text, err);
-    if (rc == 0) rc = imp_options_set(options->engine, "runtime.prefix_cache", "false", err);
-    if (rc < 0 || options_given(options, OPT_CTX)) return rc;
-    /* Four contexts of KV is the default: a context that holds the batch's share of them. */
-    uint64_t context = (tokens + 64) * ((most + 3) / 4);
-    char *json;
-    struct str path = {0};
-    if ((rc = model_path(options->arguments[0], &path, err)) < 0) return rc;
-    rc = imp_inspect(path.data, options->engine, &json, err);
-    str_free(&path);
+    int rc = set_default(options, "runtime.max_batch", most, err);
+    if (rc == 0) rc = set_default(options, "runtime.prefix_cache", 0, err);
+    if (rc == 0) rc = inspect_model(options, &doc, err);
     if (rc < 0) return rc;
-    const char *field = strstr(json, "\"max_context_tokens\": ");
-    uint64_t limit = field ? strtoull(field + 22, NULL, 10) : context;
-    field = strstr(json, "\"kv_bytes_per_token\": ");
-    uint64_t kv_bytes = field ? strtoull(field + 22, NULL, 10) : 0;
-    imp_free(json);
+    yyjson_val *root = yyjson_doc_get_root(doc), *memory = yyjson_obj_get(root, "memory");
+    uint64_t limit = yyjson_get_uint(yyjson_obj_get(root, "max_context_tokens"));
+    uint64_t block_tokens = yyjson_get_uint(yyjson_obj_get(memory, "kv_block_tokens"));
+    uint64_t block_bytes = yyjson_get_uint(yyjson_obj_get(memory, "kv_block_bytes"));
+    yyjson_doc_free(doc);
     if (tokens > limit)
         return error_set(err, IMP_ERR_USAGE, "--prompt-tokens",
-                         "%llu tokens in all are more than the model's %llu",
+                         "with --decode-tokens %llu, more than the model's %llu",
                          (unsigned long long)tokens, (unsigned long long)limit);
-    snprintf(text, sizeof text, "%llu", (unsigned long long)tokens);
-    rc = imp_options_set(options->engine, "runtime.context", text, err);
-    snprintf(text, sizeof text, "%llu", (unsigned long long)((tokens + 64) * most * kv_bytes));
-    return rc < 0 ? rc : imp_options_set(options->engine, "kv.memory", text, err);
+    /* A longer context of the user's own keeps the engine's default, where that is larger. */
+    if (options_key_given(options, "runtime.context")) return 0;
+    uint64_t blocks = (tokens + block_tokens - 1) / block_tokens * most;
+    rc = set_default(options, "runtime.context", tokens, err);
+    return rc < 0 ? rc : set_default(options, "kv.memory", blocks * block_bytes, err);
 }
 
 struct timing {
     double prefill_s, decode_s;
-    uint64_t decoded, hash;
+    uint64_t decoded, hash; /* decoded: tokens that came while nobody was still in its prompt */
 };
 
-/* Drains one stream; counts its tokens after the first, and folds its hashes. */
-static int drain(imp_stream *stream, struct timing *t, double *first_s, double *last_s,
-                 imp_error *err) {
+/* One sequence of a running batch. */
+struct lane {
+    imp_stream *stream;
+    uint64_t hash;
+    bool started, done;
+};
+
+/* Takes what a lane has; waits for its first event at most wait_ms. */
+static int drain_lane(struct lane *lane, int wait_ms, size_t *in_prompt, struct timing *t,
+                      imp_error *err) {
     imp_event event;
-    do {
-        if (interrupt_pending()) return error_set(err, IMP_ERR_CANCELLED, NULL, "interrupted");
-        if (!imp_next(stream, 200, &event)) event.kind = IMP_EVENT_LOGITS;
-        if (event.kind == IMP_EVENT_TOKEN)
-            t->hash = (t->hash ^ event.logits_hash) * 0x9E3779B97F4A7C15u;
-    } while (event.kind != IMP_EVENT_DONE);
-    if (event.finish == IMP_FINISH_ERROR) {
-        *err = event.error;
-        return event.error.code;
+    for (; !lane->done && imp_next(lane->stream, wait_ms, &event); wait_ms = 0) {
+        if (event.kind == IMP_EVENT_TOKEN) {
+            lane->hash = (lane->hash ^ event.logits_hash) * 0x9E3779B97F4A7C15u;
+            if (*in_prompt == 0) t->decoded++;
+            if (!lane->started) (*in_prompt)--;
+            lane->started = true;
+        }
+        if (event.kind != IMP_EVENT_DONE) continue;
+        lane->done = true;
+        if (event.finish == IMP_FINISH_ERROR) {
+            *err = event.error;
+            return event.error.code;
+        }
+        double first_s = (event.queue_ms + event.prefill_ms) / 1e3;
+        double last_s = first_s + event.decode_ms / 1e3;
+        if (first_s > t->prefill_s) t->prefill_s = first_s;
+        if (last_s > t->decode_s) t->decode_s = last_s;
     }
-    t->decoded += event.generated_tokens - 1;
-    *first_s = (event.queue_ms + event.prefill_ms) / 1e3;
-    *last_s = *first_s + event.decode_ms / 1e3;
     return 0;
 }
 
-/* All sequences enter one step. Prefill ends with the last first token, decoding with the last. */
+/* All lanes in turn: a stream whose events are not taken is not stepped. Prefill ends with the last
+ * first token, decoding with the last token. */
+static int drain(struct lane *lanes, size_t count, struct timing *t, imp_error *err) {
+    size_t in_prompt = count, live = 0;
+    while (live < count) {
+        if (interrupt_pending()) return error_set(err, IMP_ERR_CANCELLED, NULL, "interrupted");
+        for (size_t i = live; i < count; i++) {
+            int rc = drain_lane(&lanes[i], i == live ? 200 : 0, &in_prompt, t, err);
+            if (rc < 0) return rc;
+        }
+        while (live < count && lanes[live].done) live++;
+    }
+    t->decode_s -= t->prefill_s;
+    for (size_t i = 0; i < count; i++) t->hash = (t->hash ^ lanes[i].hash) * 0x9E3779B97F4A7C15u;
+    return 0;
+}
+
 static int run_batch(struct bench *bench, uint64_t batch, struct timing *t, imp_error *err) {
     imp_request *requests = mem_zero(batch, sizeof *requests);
     imp_stream **streams = mem_zero(batch, sizeof *streams);
+    struct lane *lanes = mem_zero(batch, sizeof *lanes);
     int32_t *ids = mem_zero(batch * bench->prompt_tokens, sizeof *ids);
     *t = (struct timing){0};
     for (uint64_t i = 0; i < batch * bench->prompt_tokens; i++)
@@ -116,19 +157,15 @@ static int run_batch(struct bench *bench, uint64_t batch, struct timing *t, imp_
         requests[i].repetition_penalty = 1;
         requests[i].ignore_eos = 1;
     }
-    double first = 0, last = 0;
     int rc = imp_submit(bench->engine, requests, batch, streams, err);
-    for (uint64_t i = 0; i < batch && rc == 0; i++) {
-        double a, b;
-        rc = drain(streams[i], t, &a, &b, err);
-        if (rc == 0 && a > first) first = a;
-        if (rc == 0 && b > last) last = b;
+    if (rc == 0) {
+        for (uint64_t i = 0; i < batch; i++) lanes[i].stream = streams[i];
+        rc = drain(lanes, batch, t, err);
+        for (uint64_t i = 0; i < batch; i++) imp_release(streams[i]);
     }
-    for (uint64_t i = 0; i < batch; i++) imp_release(streams[i]);
-    t->prefill_s = first;
-    t->decode_s = last - first;
     free(requests);
     free(streams);
+    free(lanes);
     free(ids);
     return rc;
 }
@@ -139,7 +176,8 @@ static int by_value(const void *a, const void *b) {
 }
 
 static int measure(struct bench *bench, struct row *row, uint64_t repeats, imp_error *err) {
-    double *prefill = mem_zero(repeats, sizeof *prefill), *decode = mem_zero(repeats, sizeof *decode);
+    double *prefill = mem_zero(repeats, sizeof *prefill),
+           *decode = mem_zero(repeats, sizeof *decode);
     int threads = (int)bench->info.threads, rc = probe_bandwidth(threads, &row->probe_before, err);
     for (uint64_t i = 0; i < repeats && rc == 0; i++) {
         struct timing t;
@@ -194,8 +232,8 @@ static void print_row(const struct options *options, const struct row *r, bool f
         printf("%6llu %7llu %7llu %14.1f %13.1f %8.1f %12.1f %5.1f %5.0f%%  %016llx\n",
                (unsigned long long)r->batch, (unsigned long long)r->prompt_tokens,
                (unsigned long long)r->decode_tokens, r->prefill_per_s, r->decode_per_s,
-               r->bytes_per_step / 1e6, r->probe_before / 1e9, r->probe_after / 1e9,
-               r->share * 100, (unsigned long long)r->hash);
+               r->bytes_per_step / 1e6, r->probe_before / 1e9, r->probe_after / 1e9, r->share * 100,
+               (unsigned long long)r->hash);
     }
     fflush(stdout);
 }

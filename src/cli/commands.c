@@ -14,7 +14,8 @@ const struct command command_table[] = {
      command_run},
     {"bench", IN_BENCH, "MODEL", 1, 1, "measure prefill and decode speed",
      "Runs random prompts and reports tokens a second, the share of the memory's bandwidth that "
-     "decoding reached (a probe runs before and after), and a hash of all logits: equal hashes mean "
+     "decoding reached (a probe runs before and after), and a hash of all logits: equal hashes "
+     "mean "
      "equal arithmetic.",
      "imp bench models/smollm2-nvfp4 -p 512 -n 128 -b 1,8,32\n"
      "imp bench models/smollm2-nvfp4 --json",
@@ -35,14 +36,16 @@ const struct command command_table[] = {
      command_inspect},
     {"quantize", IN_QUANTIZE, "SOURCE DESTINATION", 2, 2, "make an NVFP4 checkpoint",
      "SOURCE is a GGUF file, or a folder of BF16, F16 or F32 SafeTensors. DESTINATION is a new "
-     "folder, which appears whole or not at all. lm_head, embeddings, routers and norms stay BF16.\n\n"
+     "folder, which appears whole or not at all. lm_head, embeddings, routers and norms stay "
+     "BF16.\n\n"
      "weighted runs 1,024 random tokens through the model first and weighs each error by what the "
      "channel carries; sweep tries 13 scales a block; amax is the makers' rule; none writes BF16.",
      "imp quantize model.gguf models/new\n"
      "imp quantize models/bf16 models/new --format modelopt --method sweep",
      command_quantize},
     {"tokenize", IN_TOKENIZE, "MODEL [TEXT]", 1, 2, "text to token ids and back",
-     "Prints the ids of TEXT, or of standard input where TEXT is -, as a JSON array. Special tokens "
+     "Prints the ids of TEXT, or of standard input where TEXT is -, as a JSON array. Special "
+     "tokens "
      "in the text are recognised unless --plain; none is added unless --add-special. Needs the "
      "tokenizer's files only. --decode prints the text and one newline.",
      "imp tokenize MODEL \"Hello\"\n"

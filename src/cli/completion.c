@@ -20,7 +20,8 @@ static void print_bash(void) {
         print_words(" ", c->bit);
         printf(" %s\" ;;\n", c->bit == IN_COMPLETION ? "bash zsh fish" : "");
     }
-    printf("    esac; fi\n    case $cur in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- \"$cur\")) ;;\n"
+    printf("    esac; fi\n    case $cur in\n    -*) COMPREPLY=($(compgen -W \"$words\" -- "
+           "\"$cur\")) ;;\n"
            "    *) if [ \"$COMP_CWORD\" = 1 ] || [ \"${COMP_WORDS[1]}\" = completion ]; then\n"
            "           COMPREPLY=($(compgen -W \"$words\" -- \"$cur\"))\n"
            "       else COMPREPLY=($(compgen -f -- \"$cur\")); fi ;;\n    esac\n}\n"
@@ -30,14 +31,18 @@ static void print_bash(void) {
 /* zsh quotes: a ' in a help text ends the string. */
 static void print_quoted(const char *text) {
     for (; *text; text++) {
-        if (*text == '\'') fputs("'\\''", stdout);
-        else if (strchr("[]:", *text)) printf("\\%c", *text);
-        else putchar(*text);
+        if (*text == '\'')
+            fputs("'\\''", stdout);
+        else if (strchr("[]:", *text))
+            printf("\\%c", *text);
+        else
+            putchar(*text);
     }
 }
 
 static void print_zsh(void) {
-    printf("#compdef imp\n_imp() {\n    if (( CURRENT == 2 )); then\n        local -a commands=(\n");
+    printf(
+        "#compdef imp\n_imp() {\n    if (( CURRENT == 2 )); then\n        local -a commands=(\n");
     for (const struct command *c = command_table; c->name; c++) {
         printf("            '%s:", c->name);
         print_quoted(c->summary);
@@ -78,9 +83,13 @@ static void print_fish(void) {
 
 int command_completion(struct options *options, imp_error *err) {
     const char *shell = options->arguments[0];
-    if (strcmp(shell, "bash") == 0) print_bash();
-    else if (strcmp(shell, "zsh") == 0) print_zsh();
-    else if (strcmp(shell, "fish") == 0) print_fish();
-    else return error_set(err, IMP_ERR_USAGE, shell, "no such shell: bash, zsh or fish");
+    if (strcmp(shell, "bash") == 0)
+        print_bash();
+    else if (strcmp(shell, "zsh") == 0)
+        print_zsh();
+    else if (strcmp(shell, "fish") == 0)
+        print_fish();
+    else
+        return error_set(err, IMP_ERR_USAGE, shell, "no such shell: bash, zsh or fish");
     return 0;
 }

@@ -18,11 +18,11 @@ static int handle(void *ctx, const char *section, const char *name, const char *
     struct reading *reading = ctx;
     if (reading->status < 0) return 0; /* only the first mistake is told */
     if (section[0] == 0) {
-        reading->status = error_set(&reading->error, IMP_ERR_USAGE, name,
-                                    "stands before the first [section]");
+        reading->status =
+            error_set(&reading->error, IMP_ERR_USAGE, name, "stands before the first [section]");
     } else {
-        reading->status = reading->set(reading->ctx, section, name, value ? value : "",
-                                       &reading->error);
+        reading->status =
+            reading->set(reading->ctx, section, name, value ? value : "", &reading->error);
     }
     return reading->status == 0;
 }

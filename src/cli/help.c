@@ -28,11 +28,13 @@ static void print_rows(FILE *out, unsigned commands, bool common) {
 void help_print_command(FILE *out, const struct command *command) {
     fprintf(out, "imp %s %s: %s\n\n%s\n", command->name, command->arguments, command->summary,
             command->description);
-    fprintf(out, "\nOptions:\n");
-    print_rows(out, command->bit, false);
     if (command->bit & IN_ENGINE) {
-        fprintf(out, "\nCommon options:\n");
-        print_rows(out, command->bit, true);
+        fprintf(out, "\nOptions:\n");
+        print_rows(out, command->bit, false);
+    }
+    fprintf(out, "\nCommon options:\n");
+    print_rows(out, command->bit, true);
+    if (command->bit & IN_ENGINE) {
         fprintf(out, "\nSettings for --set and configuration files:\n");
         imp_option_info row;
         for (size_t i = 0; imp_options_describe(i, &row) == 0; i++)
@@ -48,17 +50,19 @@ void help_print_command(FILE *out, const struct command *command) {
 }
 
 void help_print(FILE *out) {
-    fprintf(out, "imp %s: NVFP4-quantised language models, the same bytes every time\n\n"
-                 "Usage: imp COMMAND ...\n\nCommands:\n",
+    fprintf(out,
+            "imp %s: NVFP4-quantised language models, the same bytes every time\n\n"
+            "Usage: imp COMMAND ...\n\nCommands:\n",
             imp_version());
     for (const struct command *c = command_table; c->name; c++) {
         char left[64];
         snprintf(left, sizeof left, "%s %s", c->name, c->arguments);
         fprintf(out, "  %-30s %s\n", left, c->summary);
     }
-    fprintf(out, "\nMODEL is a folder with config.json and SafeTensors, one of its files, or a name\n"
-                 "ORG/NAME from the Hub's cache. imp COMMAND --help says more.\n\n"
-                 "Exit status:\n  0   all is well\n  1   usage\n  2   a verdict that failed\n");
+    fprintf(out,
+            "\nMODEL is a folder with config.json and SafeTensors, one of its files, or a name\n"
+            "ORG/NAME from the Hub's cache. imp COMMAND --help says more.\n\n"
+            "Exit status:\n  0   all is well\n  1   usage\n  2   a verdict that failed\n");
     static const char *const meaning[] = {
         [2] = "a file was refused",
         [3] = "a sound file asks for something imp does not have",

@@ -9,11 +9,16 @@
 static void print_value(const char *label, yyjson_val *value) {
     if (value == NULL) return;
     printf("%-22s ", label);
-    if (yyjson_is_str(value)) printf("%s\n", yyjson_get_str(value));
-    else if (yyjson_is_bool(value)) puts(yyjson_get_bool(value) ? "yes" : "no");
-    else if (yyjson_is_real(value)) printf("%.3f\n", yyjson_get_real(value));
-    else if (yyjson_is_int(value)) printf("%lld\n", (long long)yyjson_get_sint(value));
-    else puts("");
+    if (yyjson_is_str(value))
+        printf("%s\n", yyjson_get_str(value));
+    else if (yyjson_is_bool(value))
+        puts(yyjson_get_bool(value) ? "yes" : "no");
+    else if (yyjson_is_real(value))
+        printf("%.3f\n", yyjson_get_real(value));
+    else if (yyjson_is_int(value))
+        printf("%lld\n", (long long)yyjson_get_sint(value));
+    else
+        puts("");
 }
 
 static void print_bytes(const char *label, yyjson_val *value) {
@@ -26,13 +31,23 @@ static void print_bytes(const char *label, yyjson_val *value) {
 
 static void print_summary(yyjson_val *root) {
     static const char *const rows[][2] = {
-        {"path", "path"}, {"model type", "model_type"}, {"runs here", "supported"},
-        {"reason", "reason"}, {"dialect", "dialect"}, {"parameters", "parameters"},
-        {"bits per weight", "bits_per_weight"}, {"layers", "layers"},
-        {"hidden size", "hidden_size"}, {"heads", "heads"}, {"KV heads", "kv_heads"},
-        {"head size", "head_dim"}, {"FFN width", "intermediate_size"},
-        {"vocabulary", "vocab_size"}, {"longest context", "max_context_tokens"},
-        {"KV bytes per token", "kv_bytes_per_token"}, {"files", "files"},
+        {"path", "path"},
+        {"model type", "model_type"},
+        {"runs here", "supported"},
+        {"reason", "reason"},
+        {"dialect", "dialect"},
+        {"parameters", "parameters"},
+        {"bits per weight", "bits_per_weight"},
+        {"layers", "layers"},
+        {"hidden size", "hidden_size"},
+        {"heads", "heads"},
+        {"KV heads", "kv_heads"},
+        {"head size", "head_dim"},
+        {"FFN width", "intermediate_size"},
+        {"vocabulary", "vocab_size"},
+        {"longest context", "max_context_tokens"},
+        {"KV bytes per token", "kv_bytes_per_token"},
+        {"files", "files"},
         {"tensors", "tensor_count"},
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)

@@ -1,13 +1,18 @@
 /* imp: finds the subcommand, and maps the way it ends to an exit status. */
+#include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
+#include "base/error.h"
 #include "cli/cli.h"
 
 static int unknown_command(const char *name, imp_error *err) {
     struct nearest best = {0};
-    for (const struct command *c = command_table; c->name; c++)
-        nearest_offer(&best, name, c->name);
+    nearest_offer(&best, name, "--help");
+    nearest_offer(&best, name, "--version");
+    for (const struct command *c = command_table; c->name; c++) nearest_offer(&best, name, c->name);
     err->code = IMP_ERR_USAGE;
     err->where[0] = 0;
     snprintf(err->message, sizeof err->message, "no command \"%.100s\"%s%s%s; see imp --help", name,
@@ -33,9 +38,12 @@ static int run_command(const struct command *command, int argc, char **argv, imp
 static int print_about(bool manual, const char *name, imp_error *err) {
     const struct command *command = name ? command_find(name) : NULL;
     if (name && command == NULL) return unknown_command(name, err);
-    if (manual) manual_print(stdout, command);
-    else if (command) help_print_command(stdout, command);
-    else help_print(stdout);
+    if (manual)
+        manual_print(stdout, command);
+    else if (command)
+        help_print_command(stdout, command);
+    else
+        help_print(stdout);
     return 0;
 }
 
@@ -45,7 +53,8 @@ static int dispatch(int argc, char **argv, imp_error *err) {
         help_print(stderr);
         return IMP_ERR_USAGE;
     }
-    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0) return print_about(false, NULL, err);
+    if (strcmp(name, "--help") == 0 || strcmp(name, "-h") == 0)
+        return print_about(false, NULL, err);
     if (strcmp(name, "--version") == 0 || strcmp(name, "-V") == 0) {
         printf("imp %s\n", imp_version());
         return 0;
@@ -58,13 +67,24 @@ static int dispatch(int argc, char **argv, imp_error *err) {
     return run_command(command, argc - 2, argv + 2, err);
 }
 
+/* What could not be written is an error, unless nobody is left to read it: `imp ... | head -1`. */
+static int finish_output(imp_error *err) {
+    bool failed = ferror(stdout) != 0;
+    errno = 0;
+    if (fflush(stdout) == 0 && !failed) return 0;
+    const char *why = errno ? strerror(errno) : "an earlier write failed";
+    struct pollfd reader = {.fd = STDOUT_FILENO, .events = POLLOUT};
+    if (poll(&reader, 1, 0) == 1 && (reader.revents & POLLERR)) return 0;
+    return error_set(err, IMP_ERR_IO, "standard output", "cannot write: %s", why);
+}
+
 int main(int argc, char **argv) {
     imp_error err = {0};
     /* A reader that leaves, and a full disk, must reach the code that cleans up. */
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     int rc = dispatch(argc, argv, &err);
+    if (rc == 0) rc = finish_output(&err);
     if (rc < 0 && err.message[0]) print_error(&err);
-    if (fflush(stdout) != 0 && rc == 0) rc = IMP_ERR_IO;
     return exit_status(rc);
 }

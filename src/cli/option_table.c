@@ -24,9 +24,9 @@ const struct option option_table[OPT_COUNT] = {
     [OPT_MIN_P] = {"min-p", 0, KIND_REAL, false, "P", "IMP_MIN_P", NULL, NULL, 0, 1, SAMPLING,
                    "keep tokens at least P times as likely as the likeliest; 0 is off (default: "
                    "the model's)"},
-    [OPT_REPETITION_PENALTY] = {"repetition-penalty", 0, KIND_REAL, false, "R",
-                                "IMP_REPETITION_PENALTY", NULL, NULL, 0.01, 100, SAMPLING,
-                                "divide the logits of tokens seen; 1 is off (default: the model's)"},
+    [OPT_REPETITION_PENALTY] =
+        {"repetition-penalty", 0, KIND_REAL, false, "R", "IMP_REPETITION_PENALTY", NULL, NULL, 0.01,
+         100, SAMPLING, "divide the logits of tokens seen; 1 is off (default: the model's)"},
     [OPT_PRESENCE_PENALTY] = {"presence-penalty", 0, KIND_REAL, false, "R", "IMP_PRESENCE_PENALTY",
                               "0", NULL, -2, 2, SAMPLING,
                               "subtract from the logits of tokens already generated"},
@@ -78,17 +78,16 @@ const struct option option_table[OPT_COUNT] = {
 
     /* quantize */
     [OPT_FORMAT] = {"format", 0, KIND_CHOICE, false, "compressed-tensors|modelopt", NULL,
-                    "compressed-tensors", NULL, 0, 0, IN_QUANTIZE,
-                    "the dialect to write"},
+                    "compressed-tensors", NULL, 0, 0, IN_QUANTIZE, "the dialect to write"},
     [OPT_METHOD] = {"method", 0, KIND_CHOICE, false, "none|amax|sweep|weighted", NULL, "weighted",
-                    NULL, 0, 0, IN_QUANTIZE,
-                    "how block scales are chosen; none writes BF16"},
+                    NULL, 0, 0, IN_QUANTIZE, "how block scales are chosen; none writes BF16"},
 
     /* tokenize */
     [OPT_PLAIN] = {"plain", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_TOKENIZE,
                    "text that looks like a special token stays text"},
     [OPT_ADD_SPECIAL] = {"add-special", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0,
-                         IN_TOKENIZE, "add the special tokens that the model expects around a text"},
+                         IN_TOKENIZE,
+                         "add the special tokens that the model expects around a text"},
     [OPT_TEXTS] = {"texts", 0, KIND_FILE, false, "FILE", NULL, NULL, NULL, 0, 0, IN_TOKENIZE,
                    "a JSON array of texts, to an array of id arrays"},
     [OPT_DECODE] = {"decode", 0, KIND_TEXT, false, "IDS", NULL, NULL, NULL, 0, 0, IN_TOKENIZE,

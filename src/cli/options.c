@@ -92,8 +92,7 @@ static int value_check(const struct option *row, struct option_value *value, con
                          "must be a whole number from %.0f to %.0f, not \"%s\"", row->low,
                          row->high, text);
     case KIND_REAL:
-        if (parse_real(text, &value->real) && value->real >= row->low &&
-            value->real <= row->high) {
+        if (parse_real(text, &value->real) && value->real >= row->low && value->real <= row->high) {
             return 0;
         }
         return error_set(err, IMP_ERR_USAGE, where, "must be a number from %g to %g, not \"%s\"",
@@ -257,20 +256,26 @@ static int take_environment(struct options *options, imp_error *err) {
     return 0;
 }
 
+static int set_engine(struct options *options, const char *key, const char *value, imp_error *err) {
+    int rc = imp_options_set(options->engine, key, value, err);
+    if (rc == 0) str_printf(&options->engine_keys, "\n%s\n", key);
+    return rc;
+}
+
 static int take_config_line(void *ctx, const char *section, const char *name, const char *value,
                             imp_error *err) {
     struct options *options = ctx;
     char key[4 * LONGEST_WORD];
     snprintf(key, sizeof key, "%s.%s", section, name);
     const struct command *command = command_find(section);
-    if (command == NULL) return imp_options_set(options->engine, key, value, err);
+    if (command == NULL) return set_engine(options, key, value, err);
     int id = options_find(command->bit, name);
     if (id >= 0 && id != OPT_CONFIG && id != OPT_HELP && id != OPT_VERSION) {
         /* Another command's section is checked like our own, into values nobody reads. */
         struct options other = {.command = command};
         bool ours = command == options->command;
-        int rc = value_set(ours ? options : &other, (enum option_id)id, value, FROM_CONFIG, key,
-                           err);
+        int rc =
+            value_set(ours ? options : &other, (enum option_id)id, value, FROM_CONFIG, key, err);
         value_clear(&other.values[id]);
         return rc;
     }
@@ -290,7 +295,7 @@ static int set_engine_row(struct options *options, enum option_source source, im
         const struct option *row = &option_table[i];
         struct option_value *value = &options->values[i];
         if (row->key == NULL || value->source != source) continue;
-        int rc = imp_options_set(options->engine, row->key, value->texts[0], err);
+        int rc = set_engine(options, row->key, value->texts[0], err);
         if (rc < 0) return rc;
     }
     return 0;
@@ -303,7 +308,7 @@ static int set_engine_line(struct options *options, const char *text, imp_error 
                          text);
     }
     char *key = mem_strndup(text, (size_t)(equals - text));
-    int rc = imp_options_set(options->engine, key, equals + 1, err);
+    int rc = set_engine(options, key, equals + 1, err);
     free(key);
     return rc;
 }
@@ -346,11 +351,18 @@ int options_parse(struct options *options, const struct command *command, int ar
 void options_free(struct options *options) {
     for (int i = 0; i < OPT_COUNT; i++) value_clear(&options->values[i]);
     imp_options_free(options->engine);
+    str_free(&options->engine_keys);
     *options = (struct options){0};
 }
 
 bool options_given(const struct options *options, enum option_id id) {
     return options->values[id].source > FROM_TABLE;
+}
+
+bool options_key_given(const struct options *options, const char *engine_key) {
+    char line[4 * LONGEST_WORD];
+    snprintf(line, sizeof line, "\n%s\n", engine_key);
+    return options->engine_keys.size > 0 && strstr(options->engine_keys.data, line) != NULL;
 }
 
 bool options_flag(const struct options *options, enum option_id id) {

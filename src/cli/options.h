@@ -1,10 +1,10 @@
 /* The one table of options, and the values of one invocation.
  *
  * A row of the table (option_table.c) makes the parser, --help, the man page, the shell completion,
- * the environment name and the key of the configuration file. Values come, the strongest first, from
- * the command line, the environment, --config FILE, the table. A row with an engine key goes to
- * imp_options; the others are read with the getters below. In a configuration file a section named
- * after a command holds that command's options, every other section holds engine keys.
+ * the environment name and the key of the configuration file. Values come, the strongest first,
+ * from the command line, the environment, --config FILE, the table. A row with an engine key goes
+ * to imp_options; the others are read with the getters below. In a configuration file a section
+ * named after a command holds that command's options, every other section holds engine keys.
  *
  * Nothing else in imp reads the environment for settings. One thread. options_free frees all. */
 #ifndef IMP_CLI_OPTIONS_H
@@ -14,6 +14,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/str.h"
 #include "imp/imp.h"
 
 enum command_bit {
@@ -114,6 +115,7 @@ struct options {
     const char *arguments[4]; /* what is not an option; borrowed from argv */
     size_t argument_count;
     imp_options *engine;
+    struct str engine_keys; /* that a file, a variable or the line has set, each after a newline */
 };
 
 /* Parses everything after the command's name. With --help or --version on the line the rest is not
@@ -126,6 +128,7 @@ int options_set(struct options *options, enum option_id id, const char *text, im
 int options_find(unsigned commands, const char *name); /* the row, or -1; name without dashes */
 
 bool options_given(const struct options *options, enum option_id id); /* set by anybody */
+bool options_key_given(const struct options *options, const char *engine_key);
 bool options_flag(const struct options *options, enum option_id id);
 uint64_t options_int(const struct options *options, enum option_id id);
 double options_real(const struct options *options, enum option_id id);

@@ -12,8 +12,8 @@ int command_quantize(struct options *options, imp_error *err) {
         .destination = options->arguments[1],
         .format = options_text(options, OPT_FORMAT),
         .method = options_text(options, OPT_METHOD),
-        .threads = options_given(options, OPT_THREADS) ? (uint32_t)options_int(options, OPT_THREADS)
-                                                       : 0,
+        .threads =
+            options_given(options, OPT_THREADS) ? (uint32_t)options_int(options, OPT_THREADS) : 0,
         .progress = progress_step,
         .progress_ctx = &progress,
         .log = log_to_stderr,

@@ -37,8 +37,10 @@ static void write_npy_header(FILE *out, size_t rows, size_t cols) {
 static void numbered_name(const char *path, size_t i, size_t count, struct str *out) {
     size_t stem = strlen(path);
     if (slice_ends(slice_of(path), ".npy")) stem -= 4;
-    if (count == 1) str_add_text(out, path);
-    else str_printf(out, "%.*s.%zu%s", (int)stem, path, i, path + stem);
+    if (count == 1)
+        str_add_text(out, path);
+    else
+        str_printf(out, "%.*s.%zu%s", (int)stem, path, i, path + stem);
 }
 
 static int read_ids_file(const char *path, struct ids_run *run, imp_error *err) {
@@ -166,8 +168,7 @@ static void add_row(struct text_run *run, const float *row, const float *referen
     if (reference == NULL) return;
     double kl = 0;
     run->sum.agree += log_softmax(reference, run->vocab, run->q) == best;
-    for (uint32_t i = 0; i < run->vocab; i++)
-        kl += exp(run->q[i]) * (run->q[i] - run->p[i]);
+    for (uint32_t i = 0; i < run->vocab; i++) kl += exp(run->q[i]) * (run->q[i] - run->p[i]);
     run->sum.kl += kl;
 }
 
@@ -185,8 +186,8 @@ static int next_logits(imp_stream *stream, imp_event *event, imp_error *err) {
     }
 }
 
-static int submit_window(imp_engine *engine, const int32_t *ids, size_t count,
-                         imp_stream **stream, imp_error *err) {
+static int submit_window(imp_engine *engine, const int32_t *ids, size_t count, imp_stream **stream,
+                         imp_error *err) {
     imp_request request;
     imp_request_init(engine, &request);
     request.prompt = ids;
@@ -244,7 +245,8 @@ static void print_totals(const struct totals *t, bool json, bool reference) {
                (unsigned long long)t->tokens, nll, exp(nll));
         if (reference)
             printf("\"kl\": %.9g, \"top1_agreement\": %.9g}\n", t->kl / n, (double)t->agree / n);
-        else printf("\"kl\": null, \"top1_agreement\": null}\n");
+        else
+            printf("\"kl\": null, \"top1_agreement\": null}\n");
         return;
     }
     printf("tokens predicted  %llu\nnll per token     %.5f\nperplexity        %.4f\n",
@@ -264,7 +266,8 @@ static int check_reference(const imp_info *mine, imp_engine *reference, imp_erro
 
 static int score_text(const struct options *options, imp_engine *engine, imp_engine *reference,
                       imp_error *err) {
-    struct text_run run = {.engine = engine, .reference = reference,
+    struct text_run run = {.engine = engine,
+                           .reference = reference,
                            .window = (size_t)options_int(options, OPT_WINDOW)};
     struct str text = {0};
     imp_info info;
@@ -299,12 +302,16 @@ int command_score(struct options *options, imp_error *err) {
     bool ids = options_given(options, OPT_IDS), text = options_given(options, OPT_TEXT);
     if (ids == text)
         return error_set(err, IMP_ERR_USAGE, NULL, "give one of --text FILE, --ids FILE");
+    if (ids != options_given(options, OPT_LOGITS))
+        return error_set(err, IMP_ERR_USAGE, NULL, "--ids and --logits go together");
+    if (ids && (options_given(options, OPT_REFERENCE) || options_given(options, OPT_TOKENS)))
+        return error_set(err, IMP_ERR_USAGE, NULL, "--reference and --tokens go with --text");
     interrupt_catch();
     int rc = open_model(options, options->arguments[0], false, &engine, err);
     if (rc == 0 && text && options_given(options, OPT_REFERENCE))
         rc = open_model(options, options_text(options, OPT_REFERENCE), false, &reference, err);
-    if (rc == 0) rc = ids ? score_ids(options, engine, err)
-                          : score_text(options, engine, reference, err);
+    if (rc == 0)
+        rc = ids ? score_ids(options, engine, err) : score_text(options, engine, reference, err);
     imp_close(reference);
     imp_close(engine);
     return rc;

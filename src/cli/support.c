@@ -112,8 +112,8 @@ int model_path(const char *name, struct str *out, imp_error *err) {
         return error_set(err, IMP_ERR_IO, name, "no such file or folder");
     }
     struct slice path = slice_of(name);
-    bool inside = !file_is_folder(name) &&
-                  (slice_ends(path, ".safetensors") || slice_ends(path, ".json"));
+    bool inside =
+        !file_is_folder(name) && (slice_ends(path, ".safetensors") || slice_ends(path, ".json"));
     const char *slash = strrchr(name, '/');
     if (!inside) {
         str_add_text(out, name);
@@ -146,8 +146,7 @@ int read_stdin(struct str *out, imp_error *err) {
             return error_set(err, IMP_ERR_CANCELLED, "standard input", "interrupted");
         }
         if (n < 0) {
-            return error_set(err, IMP_ERR_IO, "standard input", "cannot read: %s",
-                             strerror(errno));
+            return error_set(err, IMP_ERR_IO, "standard input", "cannot read: %s", strerror(errno));
         }
         out->size += (size_t)n;
         out->data[out->size] = 0;
@@ -203,8 +202,8 @@ int out_file_close(struct out_file *file, imp_error *err) {
     int bad = ferror(file->stream);
     bad |= fclose(file->stream);
     file->stream = NULL;
-    if (bad) return error_set(err, IMP_ERR_IO, file->path.data, "cannot write: %s",
-                              strerror(errno));
+    if (bad)
+        return error_set(err, IMP_ERR_IO, file->path.data, "cannot write: %s", strerror(errno));
     if (rename(file->temporary.data, file->path.data) != 0) {
         return error_set(err, IMP_ERR_IO, file->path.data, "cannot create: %s", strerror(errno));
     }

@@ -11,7 +11,7 @@
 bool terminal_is(FILE *stream);
 bool terminal_has_colour(FILE *stream); /* a terminal, and neither NO_COLOR nor TERM=dumb */
 int terminal_columns(FILE *stream);
-size_t text_columns(const char *text, size_t bytes); /* display width */
+size_t text_columns(const char *text, size_t bytes);  /* display width */
 void add_bytes_text(struct str *out, uint64_t bytes); /* "1.2 GiB" */
 
 /* Progress of a long call on standard error: a bar on a terminal, a line every few seconds

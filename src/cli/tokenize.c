@@ -56,12 +56,14 @@ static int encode_file(const struct options *options, imp_engine *engine, imp_er
         return error_set(err, IMP_ERR_FILE, path, "must be a JSON array of texts");
     }
     size_t i, n;
+    yyjson_arr_foreach(root, i, n, text) { /* all of them first: no half a result */
+        if (yyjson_is_str(text)) continue;
+        rc = error_set(err, IMP_ERR_FILE, path, "$[%zu] is not a string", i);
+        yyjson_doc_free(doc);
+        return rc;
+    }
     putchar('[');
     yyjson_arr_foreach(root, i, n, text) {
-        if (!yyjson_is_str(text)) {
-            rc = error_set(err, IMP_ERR_FILE, path, "$[%zu] is not a string", i);
-            break;
-        }
         if (i) fputs(", ", stdout);
         rc = encode_one(options, engine, yyjson_get_str(text), yyjson_get_len(text), err);
         if (rc < 0) break;
@@ -119,10 +121,9 @@ static int render_case(const struct chat_file *chat, yyjson_val *conversation, b
     size_t json_bytes, bytes = 0, count = 0;
     char *json = merged_case(chat, conversation, &json_bytes);
     if (json == NULL) return error_memory(err, 0);
-    int rc = imp_render_chat(chat->engine, json, json_bytes,
-                             chat->own_template ? chat->template_source.data : NULL,
-                             chat->render ? &text : NULL, &bytes, chat->render ? NULL : &ids,
-                             &count, err);
+    int rc = imp_render_chat(
+        chat->engine, json, json_bytes, chat->own_template ? chat->template_source.data : NULL,
+        chat->render ? &text : NULL, &bytes, chat->render ? NULL : &ids, &count, err);
     free(json);
     if (rc < 0) return rc;
     if (chat->render && raw) {
@@ -159,7 +160,8 @@ static void render_cases(const struct chat_file *chat, yyjson_val *cases) {
 static int convert_chat(const struct options *options, imp_engine *engine, imp_error *err) {
     const char *path = options_text(options, OPT_CHAT);
     const char *template_path = options_text(options, OPT_CHAT_TEMPLATE);
-    struct chat_file chat = {.engine = engine, .render = options_flag(options, OPT_RENDER),
+    struct chat_file chat = {.engine = engine,
+                             .render = options_flag(options, OPT_RENDER),
                              .own_template = template_path != NULL};
     yyjson_doc *doc = NULL;
     int rc = json_read_file(path, CAP_TOKENIZER_BYTES, &doc, err);
@@ -187,6 +189,8 @@ int command_tokenize(struct options *options, imp_error *err) {
     if (text + texts + ids + chat != 1)
         return error_set(err, IMP_ERR_USAGE, NULL,
                          "give one of TEXT, -, --texts FILE, --decode IDS, --chat FILE");
+    if (!chat && (options_flag(options, OPT_RENDER) || options_given(options, OPT_CHAT_TEMPLATE)))
+        return error_set(err, IMP_ERR_USAGE, NULL, "--render and --chat-template go with --chat");
     int rc = open_model(options, options->arguments[0], true, &engine, err);
     if (rc < 0) return rc;
     if (text) rc = encode_argument(options, engine, err);
