@@ -194,7 +194,7 @@ class Chat:
         return seen
 
     def wait_prompt(self):
-        return self.wait(rb"> (\x1b\[[0-9;]*m)*(\x1b\[K)?$")
+        return self.wait(rb">(\x1b\[[0-9;]*m)* (\x1b\[[0-9;]*m)*(\x1b\[K)?$")
 
     def send(self, text):
         os.write(self.fd, text.encode() if isinstance(text, str) else text)
