@@ -86,17 +86,17 @@ void imp_close(imp_engine *engine); /* ends all streams with IMP_ERR_CANCELLED; 
 
 typedef struct imp_info {
     const char *name, *family, *device, *quantisation; /* live as long as the engine */
-    uint64_t parameters, weight_bytes; /* bytes as held for the device */
-    uint64_t bytes_per_step;           /* weights read by one decode step of one row */
+    uint64_t parameters, weight_bytes;                 /* bytes as held for the device */
+    uint64_t bytes_per_step; /* weights read by one decode step of one row */
     uint64_t kv_bytes_per_token;
     uint32_t vocab_size, context_tokens, layers, hidden_size, max_batch, threads;
-    int32_t bos_id;                   /* -1: none */
+    int32_t bos_id; /* -1: none */
     uint32_t eos_count;
     const int32_t *eos_ids;
-    float temperature, top_p, min_p;  /* generation_config.json's defaults */
+    float temperature, top_p, min_p; /* generation_config.json's defaults */
     int32_t top_k;
     float repetition_penalty;
-    uint64_t step_allocations;        /* allocations made inside steps so far: 0 */
+    uint64_t step_allocations; /* allocations made inside steps so far: 0 */
 } imp_info;
 void imp_info_get(const imp_engine *engine, imp_info *out);
 
@@ -113,7 +113,8 @@ int imp_inspect(const char *path, const imp_options *options, char **json, imp_e
 /* text need not be UTF-8: each broken byte counts as U+FFFD. *ids is freed with imp_free. */
 int imp_tokenize(const imp_engine *engine, const char *text, size_t bytes, unsigned flags,
                  int32_t **ids, size_t *count, imp_error *err);
-/* *text is zero-terminated besides *bytes; freed with imp_free. skip_special leaves out specials. */
+/* *text is zero-terminated besides *bytes; freed with imp_free. skip_special leaves out specials.
+ */
 int imp_detokenize(const imp_engine *engine, const int32_t *ids, size_t count, int skip_special,
                    char **text, size_t *bytes, imp_error *err);
 
@@ -132,8 +133,8 @@ typedef struct imp_stream imp_stream;
 
 #define IMP_MAX_TOKENS_REST UINT32_MAX
 
-/* imp_request_init sets every field to the model's defaults (generation_config.json; temperature 0.7,
- * top_p 0.95, top_k 40 where it says nothing); then set what differs. */
+/* imp_request_init sets every field to the model's defaults (generation_config.json; temperature
+ * 0.7, top_p 0.95, top_k 40 where it says nothing); then set what differs. */
 typedef struct imp_request {
     const int32_t *prompt; /* ids; copied by imp_submit */
     size_t prompt_tokens;
@@ -147,7 +148,7 @@ typedef struct imp_request {
     const char *const *stop; /* strings that end the answer; not part of it */
     size_t stop_count;
     int ignore_eos;
-    int logprobs;      /* 0: none; 1: of the chosen token; 1 + n: and of the n most likely, n <= 20 */
+    int logprobs; /* 0: none; 1: of the chosen token; 1 + n: and of the n most likely, n <= 20 */
     int prompt_logits; /* deliver the logits of every prompt position (IMP_EVENT_LOGITS) */
 } imp_request;
 void imp_request_init(const imp_engine *engine, imp_request *request);
@@ -183,8 +184,8 @@ typedef struct imp_event {
     double queue_ms, prefill_ms, decode_ms; /* until the first step; to the first token; from it */
 } imp_event;
 
-/* Waits for the next event, timeout_ms < 0: for ever. Returns 1 with an event; 0 on time-out, and at
- * once after DONE was taken. */
+/* Waits for the next event, timeout_ms < 0: for ever. Returns 1 with an event; 0 on time-out, and
+ * at once after DONE was taken. */
 int imp_next(imp_stream *stream, int timeout_ms, imp_event *out);
 void imp_cancel(imp_stream *stream);  /* its DONE event then says IMP_ERR_CANCELLED */
 void imp_release(imp_stream *stream); /* cancels if it must, frees; NULL is fine */

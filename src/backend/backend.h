@@ -46,8 +46,8 @@ struct batch {
 /* The most that any step will ask for: reserve() allocates all scratch memory from it. */
 struct step_limits {
     int rows, seqs, out_rows, max_blocks;
-    int64_t max_cols;  /* of any linear's input */
-    int max_heads;     /* query heads of any layer */
+    int64_t max_cols; /* of any linear's input */
+    int max_heads;    /* query heads of any layer */
     int max_head_dim;
     int64_t vocab; /* columns of the logits */
 };
@@ -127,10 +127,10 @@ struct op_qkv {
     void *kv; /* this layer's KV blocks */
 };
 
-/* Query head j reads kv head j / (heads / kv_heads). Score s = q k (q_scale is in q already), softcap
- * c > 0: c tanh(s / c). Row at position p sees positions q with p - window < q <= p (window 0: all).
- * Softmax in fp32; with sinks one more logit per head enters the denominator alone. Parts as said
- * at KV_BLOCK_TOKENS: m = -inf, l = 0, o = 0; each part in ascending order of position. */
+/* Query head j reads kv head j / (heads / kv_heads). Score s = q k (q_scale is in q already),
+ * softcap c > 0: c tanh(s / c). Row at position p sees positions q with p - window < q <= p (window
+ * 0: all). Softmax in fp32; with sinks one more logit per head enters the denominator alone. Parts
+ * as said at KV_BLOCK_TOKENS: m = -inf, l = 0, o = 0; each part in ascending order of position. */
 struct op_attention {
     const void *q;  /* act [R, heads * head_dim] */
     const void *kv; /* this layer's KV blocks */
@@ -157,7 +157,7 @@ struct sample_row {
     float temperature, top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty;
     int32_t top_k;
     uint64_t seed, position;
-    const int32_t *seen;     /* [seen_count] distinct ids of prompt and answer, any order */
+    const int32_t *seen;      /* [seen_count] distinct ids of prompt and answer, any order */
     const int32_t *generated; /* [seen_count] how often the answer holds each (0: prompt only) */
     int seen_count;
     int top_count; /* of most likely ids wanted, 0 .. CAP_LOGPROBS */
@@ -204,7 +204,8 @@ struct backend_ops {
     size_t (*act_bytes)(struct backend *be, int64_t cols);
     /* rows of an act as fp32 in their plain order, to host memory: for taps and traces. Waits. */
     void (*act_read)(struct backend *be, const void *act, int rows, int64_t cols, float *host);
-    size_t (*kv_block_bytes)(struct backend *be, int kv_heads, int head_dim); /* one layer, K and V */
+    size_t (*kv_block_bytes)(struct backend *be, int kv_heads,
+                             int head_dim); /* one layer, K and V */
     size_t (*scratch_bytes)(struct backend *be, const struct step_limits *max);
     int (*reserve)(struct backend *be, const struct step_limits *max, struct imp_error *err);
 

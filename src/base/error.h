@@ -29,7 +29,8 @@ int error_prefix(struct imp_error *err, int code, const char *prefix);
 int error_memory(struct imp_error *err, size_t bytes);
 
 #if defined(__clang_analyzer__) || defined(IMP_ANALYZER)
-/* Analysers look into one file at a time: this tells them that the code comes back as it went in. */
+/* Analysers look into one file at a time: this tells them that the code comes back as it went in.
+ */
 #define error_set(err, code, ...) (error_set(err, code, __VA_ARGS__), (code))
 #endif
 

@@ -58,7 +58,8 @@ int file_map_open(const char *path, struct file_map *out, struct imp_error *err)
     if (size > 0) {
         void *p = mmap(NULL, size, PROT_READ, MAP_PRIVATE, fd, 0);
         if (p == MAP_FAILED) {
-            rc = error_set(err, IMP_ERR_IO, path, "cannot map %zu bytes: %s", size, strerror(errno));
+            rc =
+                error_set(err, IMP_ERR_IO, path, "cannot map %zu bytes: %s", size, strerror(errno));
         } else {
             *out = (struct file_map){p, size};
         }

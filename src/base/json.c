@@ -82,7 +82,8 @@ int json_read(const char *data, size_t size, const char *where, yyjson_doc **out
               struct imp_error *err) {
     yyjson_read_err why = {0};
     /* yyjson does not write into the buffer without YYJSON_READ_INSITU. */
-    yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)data, size, YYJSON_READ_NOFLAG, NULL, &why);
+    yyjson_doc *doc =
+        yyjson_read_opts((char *)(uintptr_t)data, size, YYJSON_READ_NOFLAG, NULL, &why);
     if (doc == NULL) {
         char place[sizeof err->where];
         snprintf(place, sizeof place, "%s: byte %zu", where, why.pos);

@@ -32,8 +32,8 @@ void str_add_text(struct str *s, const char *zero_terminated);
 void str_add_char(struct str *s, char c);
 void str_add_codepoint(struct str *s, uint32_t codepoint);
 void str_printf(struct str *s, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void str_clear(struct str *s);          /* keeps the memory */
-char *str_take(struct str *s);          /* hands the zero-terminated bytes over; free() them */
+void str_clear(struct str *s); /* keeps the memory */
+char *str_take(struct str *s); /* hands the zero-terminated bytes over; free() them */
 void str_free(struct str *s);
 /* Writes text as a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD. */
 void str_add_json(struct str *s, const char *data, size_t size);
@@ -41,7 +41,8 @@ void str_add_json(struct str *s, const char *data, size_t size);
 /* Bytes of the valid UTF-8 sequence at p (1-4), 0 if the bytes there are not one. No surrogates, no
  * overlong forms, nothing past U+10FFFF. n: bytes left. */
 size_t utf8_sequence_length(const char *p, size_t n);
-/* Decodes the sequence at p into *codepoint and returns its bytes; a broken byte gives U+FFFD, 1. */
+/* Decodes the sequence at p into *codepoint and returns its bytes; a broken byte gives U+FFFD, 1.
+ */
 size_t utf8_decode(const char *p, size_t n, uint32_t *codepoint);
 size_t utf8_encode(uint32_t codepoint, char out[4]);
 bool utf8_valid(const char *p, size_t n);

@@ -276,8 +276,7 @@ static int score_text(const struct options *options, imp_engine *engine, imp_eng
     run.vocab = info.vocab_size;
     int rc = reference ? check_reference(&info, reference, err) : 0;
     if (rc == 0) rc = file_read(options_text(options, OPT_TEXT), CAP_TOKENIZER_BYTES, &text, err);
-    if (rc == 0)
-        rc = imp_tokenize(engine, text.data, text.size, 0, &ids, &run.count, err);
+    if (rc == 0) rc = imp_tokenize(engine, text.data, text.size, 0, &ids, &run.count, err);
     run.ids = ids;
     if (options_given(options, OPT_TOKENS) && options_int(options, OPT_TOKENS) < run.count)
         run.count = (size_t)options_int(options, OPT_TOKENS);

@@ -1,8 +1,8 @@
 /* The engine: one opened model, one thread that steps it.
  *
- * The thread owns scheduler, KV, batch and everything in a running sequence. Others reach it through
- * the inbox (submissions) and through each stream (cancel, room in its ring); `wake` tells it that
- * something there changed. It never touches a socket, a template, or JSON. */
+ * The thread owns scheduler, KV, batch and everything in a running sequence. Others reach it
+ * through the inbox (submissions) and through each stream (cancel, room in its ring); `wake` tells
+ * it that something there changed. It never touches a socket, a template, or JSON. */
 #ifndef IMP_ENGINE_ENGINE_H
 #define IMP_ENGINE_ENGINE_H
 

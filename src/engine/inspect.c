@@ -102,8 +102,7 @@ static void put_desc(struct inspection *in) {
     str_add_text(&in->out, d->tied_head ? "true" : "false");
     key(in, "eos_token_ids");
     str_add_char(&in->out, '[');
-    for (int i = 0; i < d->eos_count; i++)
-        str_printf(&in->out, "%s%d", i ? ", " : "", d->eos[i]);
+    for (int i = 0; i < d->eos_count; i++) str_printf(&in->out, "%s%d", i ? ", " : "", d->eos[i]);
     str_add_char(&in->out, ']');
     if (in->ck.tensor_count > 0) {
         key(in, "bits_per_weight");

@@ -3,9 +3,9 @@
  * One pool of physical blocks with reference counts. A sequence holds block ids; a full block whose
  * tokens are known may also be found again by a later prompt that begins with the same tokens
  * (prefix cache): blocks chain by the hash of all tokens up to them, and the tokens themselves are
- * compared on a hit. A block that nobody holds stays findable until it is needed for something else,
- * least recently used first. Invariant: free + held == total, at all times.
- * Used by the engine's thread alone. All memory is allocated at creation. */
+ * compared on a hit. A block that nobody holds stays findable until it is needed for something
+ * else, least recently used first. Invariant: free + held == total, at all times. Used by the
+ * engine's thread alone. All memory is allocated at creation. */
 #ifndef IMP_ENGINE_KV_H
 #define IMP_ENGINE_KV_H
 
@@ -15,13 +15,14 @@
 #include "backend/backend.h"
 
 struct kv_block {
-    int refs;            /* sequences that hold it */
-    bool findable;       /* in the table: contents are complete and known */
-    uint64_t chain;      /* hash of every token from position 0 to the block's end */
-    int32_t parent;      /* block before it in its chain, -1 for the first */
-    uint32_t generation, parent_generation; /* how often it was handed out anew; the parent's then */
-    int32_t hash_next;   /* next in the bucket, -1 */
-    int32_t older, newer; /* list of blocks nobody holds, -1 at its ends */
+    int refs;       /* sequences that hold it */
+    bool findable;  /* in the table: contents are complete and known */
+    uint64_t chain; /* hash of every token from position 0 to the block's end */
+    int32_t parent; /* block before it in its chain, -1 for the first */
+    uint32_t generation,
+        parent_generation; /* how often it was handed out anew; the parent's then */
+    int32_t hash_next;     /* next in the bucket, -1 */
+    int32_t older, newer;  /* list of blocks nobody holds, -1 at its ends */
     int32_t token[KV_BLOCK_TOKENS];
 };
 

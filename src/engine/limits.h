@@ -10,11 +10,11 @@
 
 struct limits {
     int threads;
-    int max_batch;      /* sequences of one step */
-    int prefill_chunk;  /* prompt rows of one step */
-    int64_t context;    /* tokens of one sequence, prompt and answer */
-    int kv_blocks;      /* physical blocks of KV_BLOCK_TOKENS */
-    int stream_rows;    /* prompt rows whose logits one stream may get from one step */
+    int max_batch;     /* sequences of one step */
+    int prefill_chunk; /* prompt rows of one step */
+    int64_t context;   /* tokens of one sequence, prompt and answer */
+    int kv_blocks;     /* physical blocks of KV_BLOCK_TOKENS */
+    int stream_rows;   /* prompt rows whose logits one stream may get from one step */
     struct step_limits step;
 
     /* The memory plan, bytes. */

@@ -37,13 +37,13 @@ int open_backend(const struct imp_options *o, struct backend **out, int *threads
     int rc = check_options(o, err);
     if (rc < 0) return rc;
     *threads = o->value[SETTING_THREADS] ? (int)o->value[SETTING_THREADS] : cpu_count();
-    struct backend_options options = {.kind = o->value[SETTING_DEVICE] == DEVICE_GPU ? BACKEND_GPU
-                                              : o->value[SETTING_REFERENCE] == REFERENCE_FALSE
-                                                  ? BACKEND_CPU
-                                                  : BACKEND_CPU_REFERENCE,
-                                      .threads = *threads,
-                                      .round_bf16 = o->value[SETTING_REFERENCE] == REFERENCE_ROUNDED,
-                                      .isa = options_choice(o, SETTING_ISA)};
+    struct backend_options options = {
+        .kind = o->value[SETTING_DEVICE] == DEVICE_GPU           ? BACKEND_GPU
+                : o->value[SETTING_REFERENCE] == REFERENCE_FALSE ? BACKEND_CPU
+                                                                 : BACKEND_CPU_REFERENCE,
+        .threads = *threads,
+        .round_bf16 = o->value[SETTING_REFERENCE] == REFERENCE_ROUNDED,
+        .isa = options_choice(o, SETTING_ISA)};
     return backend_open(&options, out, err);
 }
 
@@ -105,8 +105,15 @@ static void default_request(struct imp_engine *e) {
 static int warm_up(struct imp_engine *e, struct imp_error *err) {
     if (!e->options.value[SETTING_WARMUP]) return 0;
     const int32_t zero = 0, seq_row[2] = {0, 1};
-    struct batch batch = {.rows = 1, .seqs = 1, .out_rows = 1, .token = &zero, .position = &zero,
-                          .seq = &zero, .seq_row = seq_row, .blocks = &zero, .max_blocks = 1,
+    struct batch batch = {.rows = 1,
+                          .seqs = 1,
+                          .out_rows = 1,
+                          .token = &zero,
+                          .position = &zero,
+                          .seq = &zero,
+                          .seq_row = seq_row,
+                          .blocks = &zero,
+                          .max_blocks = 1,
                           .out_row = &zero};
     return model_forward(&e->model, &batch, NULL, err);
 }
@@ -174,8 +181,8 @@ void imp_close(struct imp_engine *e) {
 }
 
 void imp_info_get(const struct imp_engine *e, struct imp_info *out) {
-    *out = (struct imp_info){.name = e->name, .family = "", .device = "", .quantisation = "",
-                             .bos_id = -1};
+    *out = (struct imp_info){
+        .name = e->name, .family = "", .device = "", .quantisation = "", .bos_id = -1};
     if (e->backend == NULL) return;
     const struct model_desc *d = &e->model.desc;
     *out = (struct imp_info){

@@ -126,11 +126,16 @@ static bool parse_time(const char *value, int64_t *out) {
 
 static bool parse_value(const struct row *row, const char *value, int64_t *out) {
     switch (row->kind) {
-    case KIND_INT: return parse_number(value, false, out) && *out >= row->min && *out <= row->max;
-    case KIND_SIZE: return parse_number(value, true, out) && *out >= row->min;
-    case KIND_BOOL: return parse_bool(value, out);
-    case KIND_TIME: return parse_time(value, out);
-    case KIND_CHOICE: break;
+    case KIND_INT:
+        return parse_number(value, false, out) && *out >= row->min && *out <= row->max;
+    case KIND_SIZE:
+        return parse_number(value, true, out) && *out >= row->min;
+    case KIND_BOOL:
+        return parse_bool(value, out);
+    case KIND_TIME:
+        return parse_time(value, out);
+    case KIND_CHOICE:
+        break;
     }
     *out = choice_index(row->type, value);
     return *out >= 0;

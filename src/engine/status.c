@@ -5,9 +5,9 @@ const char *imp_version(void) {
 }
 
 const char *imp_status_name(int status) {
-    static const char *const names[] = {"ok",       "usage",    "file",   "unsupported",
-                                        "io",       "memory",   "request", "template",
-                                        "device",   "numeric",  "cancelled", "internal"};
+    static const char *const names[] = {"ok",     "usage",   "file",      "unsupported",
+                                        "io",     "memory",  "request",   "template",
+                                        "device", "numeric", "cancelled", "internal"};
     int i = -status;
     return i >= 0 && i < (int)(sizeof names / sizeof names[0]) ? names[i] : "unknown";
 }

@@ -1,6 +1,7 @@
 /* Stop strings over streamed text: what may be the beginning of one is held back until it is clear.
  *
- * Owns copies of the strings. One thread at a time. Memory is bounded by the longest stop string. */
+ * Owns copies of the strings. One thread at a time. Memory is bounded by the longest stop string.
+ */
 #ifndef IMP_ENGINE_STOP_H
 #define IMP_ENGINE_STOP_H
 

@@ -1,4 +1,5 @@
-/* One request from submission to its last event: the sequence inside the engine, the stream outside.
+/* One request from submission to its last event: the sequence inside the engine, the stream
+ * outside.
  *
  * Two parties hold it, each with a reference: the caller and the engine's thread. The fields up to
  * `lock` are the engine's alone after submission; the ring between them is guarded by `lock`. All
@@ -35,17 +36,18 @@ struct imp_stream {
     struct imp_request request; /* its pointers lead into our own copies */
     int32_t *tokens;            /* [capacity] prompt, then answer */
     int capacity, prompt_count, token_count;
-    int computed;       /* tokens whose KV is in the cache */
-    int published;      /* full blocks handed to the prefix cache */
-    int32_t *blocks;    /* [block_capacity] */
+    int computed;    /* tokens whose KV is in the cache */
+    int published;   /* full blocks handed to the prefix cache */
+    int32_t *blocks; /* [block_capacity] */
     int block_count, block_capacity;
-    int32_t *seen, *seen_generated, *seen_index; /* for penalties; index: [vocab] 1 + place in seen */
+    int32_t *seen, *seen_generated,
+        *seen_index; /* for penalties; index: [vocab] 1 + place in seen */
     int seen_count;
     struct detok detok;
     struct stop_filter stop;
     struct str piece, clear; /* scratch: out of the detokenizer, out of the stop filter */
     bool text_closed;        /* a stop string was found: no more text */
-    float *logits;    /* [stream_rows, vocab] with prompt_logits */
+    float *logits;           /* [stream_rows, vocab] with prompt_logits */
     double submitted_ms, started_ms, first_token_ms;
     struct imp_stream *next; /* in the inbox */
 

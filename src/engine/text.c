@@ -83,8 +83,8 @@ static int conversation_clock(const struct imp_engine *e, yyjson_val *root,
     return 0;
 }
 
-static int read_conversation(const struct imp_engine *e, yyjson_val *root,
-                             struct chat_request *out, struct imp_error *err) {
+static int read_conversation(const struct imp_engine *e, yyjson_val *root, struct chat_request *out,
+                             struct imp_error *err) {
     if (!yyjson_is_obj(root)) return member_error(err, "", "an object");
     out->messages = yyjson_obj_get(root, "messages");
     out->tools = yyjson_obj_get(root, "tools");

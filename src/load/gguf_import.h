@@ -18,9 +18,9 @@ struct gguf_import_tensor {
     const struct gguf_tensor *source;
     int dims; /* 2: matrix [rows, cols]; 1: vector [cols], and rows is 1 */
     int64_t rows, cols;
-    int64_t head_rows;     /* > 0: rows (of a vector: elements) are interleaved inside every such
-                              group for GGUF's RoPE, and come out in Hugging Face's order */
-    float multiplier;      /* of every value: the sidecar of an NVFP4 tensor, else 1 */
+    int64_t head_rows; /* > 0: rows (of a vector: elements) are interleaved inside every such
+                          group for GGUF's RoPE, and come out in Hugging Face's order */
+    float multiplier;  /* of every value: the sidecar of an NVFP4 tensor, else 1 */
 };
 
 struct gguf_import {

@@ -12,7 +12,8 @@ struct gguf_shape {
     bool permuted; /* rows of q and k lie in the order of interleaved RoPE */
 };
 
-/* A whole number of key `key`, or `absent` if there is none (absent < min: the key must be there). */
+/* A whole number of key `key`, or `absent` if there is none (absent < min: the key must be there).
+ */
 int gguf_key_int(const struct gguf *g, const char *key, int64_t min, int64_t max, int64_t absent,
                  int64_t *out, struct imp_error *err);
 int gguf_key_float(const struct gguf *g, const char *key, double min, double max, double absent,

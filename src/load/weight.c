@@ -14,12 +14,17 @@ const char *weight_format_name(enum weight_format f) {
 int64_t weight_bytes(const struct weight *w) {
     int64_t n = w->rows * w->cols;
     switch (w->format) {
-    case WEIGHT_F32: return n * 4;
+    case WEIGHT_F32:
+        return n * 4;
     case WEIGHT_F16:
-    case WEIGHT_BF16: return n * 2;
-    case WEIGHT_NVFP4: return n / 2 + n / NVFP4_BLOCK + 4;
-    case WEIGHT_MXFP4: return n / 2 + n / MXFP4_BLOCK;
-    case WEIGHT_FP8: break;
+    case WEIGHT_BF16:
+        return n * 2;
+    case WEIGHT_NVFP4:
+        return n / 2 + n / NVFP4_BLOCK + 4;
+    case WEIGHT_MXFP4:
+        return n / 2 + n / MXFP4_BLOCK;
+    case WEIGHT_FP8:
+        break;
     }
     if (w->scale == NULL) return n;
     return n + 4 * ((w->rows + w->scale_rows - 1) / w->scale_rows) *
@@ -47,7 +52,9 @@ static void dequantize_mxfp4(const struct weight *w, int64_t row, float *out) {
 void weight_dequantize_row(const struct weight *w, int64_t row, float *out) {
     const int64_t n = w->cols;
     switch (w->format) {
-    case WEIGHT_F32: memcpy(out, (const float *)w->data + row * n, (size_t)n * 4); break;
+    case WEIGHT_F32:
+        memcpy(out, (const float *)w->data + row * n, (size_t)n * 4);
+        break;
     case WEIGHT_F16:
         for (int64_t k = 0; k < n; k++)
             out[k] = fp16_decode(((const uint16_t *)w->data)[row * n + k]);
@@ -56,11 +63,15 @@ void weight_dequantize_row(const struct weight *w, int64_t row, float *out) {
         for (int64_t k = 0; k < n; k++)
             out[k] = bf16_decode(((const uint16_t *)w->data)[row * n + k]);
         break;
-    case WEIGHT_FP8: dequantize_fp8(w, row, out); break;
+    case WEIGHT_FP8:
+        dequantize_fp8(w, row, out);
+        break;
     case WEIGHT_NVFP4:
         nvfp4_dequantize_row((const uint8_t *)w->data + row * n / 2,
                              w->block_scale + row * n / NVFP4_BLOCK, w->multiplier, n, out);
         break;
-    case WEIGHT_MXFP4: dequantize_mxfp4(w, row, out); break;
+    case WEIGHT_MXFP4:
+        dequantize_mxfp4(w, row, out);
+        break;
     }
 }

@@ -1,7 +1,7 @@
 /* A weight as every layer above the files sees it: one form for all dialects and formats.
  *
- * The matrix is [rows, cols] = [N, K] of y = x W^T. All pointers borrow: from a mapped checkpoint or
- * from its arena, until checkpoint_close. Immutable once made; any thread. */
+ * The matrix is [rows, cols] = [N, K] of y = x W^T. All pointers borrow: from a mapped checkpoint
+ * or from its arena, until checkpoint_close. Immutable once made; any thread. */
 #ifndef IMP_LOAD_WEIGHT_H
 #define IMP_LOAD_WEIGHT_H
 

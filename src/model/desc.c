@@ -50,12 +50,17 @@ int64_t model_desc_max_cols(const struct model_desc *desc) {
 
 void module_name(enum module module, int layer, char out[128]) {
     static const char *const names[MODULE_COUNT] = {
-        [MODULE_Q] = "self_attn.q_proj",       [MODULE_K] = "self_attn.k_proj",
-        [MODULE_V] = "self_attn.v_proj",       [MODULE_O] = "self_attn.o_proj",
-        [MODULE_GATE] = "mlp.gate_proj",       [MODULE_UP] = "mlp.up_proj",
-        [MODULE_DOWN] = "mlp.down_proj",       [MODULE_INPUT_NORM] = "input_layernorm",
+        [MODULE_Q] = "self_attn.q_proj",
+        [MODULE_K] = "self_attn.k_proj",
+        [MODULE_V] = "self_attn.v_proj",
+        [MODULE_O] = "self_attn.o_proj",
+        [MODULE_GATE] = "mlp.gate_proj",
+        [MODULE_UP] = "mlp.up_proj",
+        [MODULE_DOWN] = "mlp.down_proj",
+        [MODULE_INPUT_NORM] = "input_layernorm",
         [MODULE_POST_NORM] = "post_attention_layernorm",
-        [MODULE_Q_NORM] = "self_attn.q_norm",  [MODULE_K_NORM] = "self_attn.k_norm",
+        [MODULE_Q_NORM] = "self_attn.q_norm",
+        [MODULE_K_NORM] = "self_attn.k_norm",
     };
     snprintf(out, 128, "model.layers.%d.%s", layer, names[module]);
 }

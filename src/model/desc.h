@@ -23,11 +23,11 @@ struct rope_desc {
 
 struct attention_desc {
     int heads, kv_heads, head_dim;
-    int rope;            /* index into model_desc.ropes */
-    float q_scale;       /* head_dim^-1/2 in most */
-    int window;          /* keys a row sees, itself included; 0: all */
-    float softcap;       /* 0: none */
-    bool qk_norm;        /* RMS norm of q and k per head, before the rotation */
+    int rope;      /* index into model_desc.ropes */
+    float q_scale; /* head_dim^-1/2 in most */
+    int window;    /* keys a row sees, itself included; 0: all */
+    float softcap; /* 0: none */
+    bool qk_norm;  /* RMS norm of q and k per head, before the rotation */
     bool qkv_bias, out_bias;
 };
 
@@ -50,9 +50,10 @@ struct model_desc {
     struct rope_desc ropes[MODEL_MAX_ROPES];
     int rope_count;
     float norm_eps;
-    float norm_offset; /* added to every norm weight: 0, or 1 where weights are stored around zero */
+    float
+        norm_offset; /* added to every norm weight: 0, or 1 where weights are stored around zero */
     float embed_scale;
-    bool tied_head; /* no lm_head tensor: the head is the embedding */
+    bool tied_head;      /* no lm_head tensor: the head is the embedding */
     int64_t max_context; /* positions the model was made for */
     int32_t eos[MODEL_MAX_EOS];
     int eos_count;
@@ -67,8 +68,17 @@ int64_t model_desc_max_cols(const struct model_desc *desc); /* longest input of 
 
 /* The one table of a plain decoder's tensor names: "model.layers.N.self_attn.q_proj" and so on. */
 enum module {
-    MODULE_Q, MODULE_K, MODULE_V, MODULE_O, MODULE_GATE, MODULE_UP, MODULE_DOWN,
-    MODULE_INPUT_NORM, MODULE_POST_NORM, MODULE_Q_NORM, MODULE_K_NORM,
+    MODULE_Q,
+    MODULE_K,
+    MODULE_V,
+    MODULE_O,
+    MODULE_GATE,
+    MODULE_UP,
+    MODULE_DOWN,
+    MODULE_INPUT_NORM,
+    MODULE_POST_NORM,
+    MODULE_Q_NORM,
+    MODULE_K_NORM,
     MODULE_COUNT
 };
 /* "model.layers.3.mlp.up_proj" into out. */

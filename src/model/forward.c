@@ -156,8 +156,7 @@ int model_forward(struct model *model, const struct batch *batch, const struct m
     struct backend *be = model->be;
     const struct walk w = {model, batch, tap};
     be->ops->step_begin(be, batch);
-    be->ops->embed(be,
-                   &(struct op_embed){model->embedding, model->desc.embed_scale, model->h});
+    be->ops->embed(be, &(struct op_embed){model->embedding, model->desc.embed_scale, model->h});
     for (int i = 0; i < model->desc.rope_count; i++) {
         const struct rope_desc *rope = &model->desc.ropes[i];
         be->ops->rope_angles(be, &(struct op_rope_angles){model->frequency[i], rope->pairs,
@@ -170,8 +169,8 @@ int model_forward(struct model *model, const struct batch *batch, const struct m
     if (batch->out_rows > 0) {
         be->ops->norm(be, &(struct op_norm){ROWS_OUT, model->h, model->final_norm,
                                             model->desc.norm_eps, model->desc.hidden, model->x});
-        be->ops->linear(be, &(struct op_linear){ROWS_OUT, LINEAR_STORE, model->head, model->x,
-                                                model->logits});
+        be->ops->linear(
+            be, &(struct op_linear){ROWS_OUT, LINEAR_STORE, model->head, model->x, model->logits});
     }
     return be->ops->step_end(be, err);
 }

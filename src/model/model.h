@@ -21,20 +21,20 @@ struct model {
     struct backend *be;
     struct table *embedding;
     struct matrix *head;
-    float *final_norm; /* device [hidden] */
-    struct layer_weights *layer; /* [layers] */
+    float *final_norm;                 /* device [hidden] */
+    struct layer_weights *layer;       /* [layers] */
     float *frequency[MODEL_MAX_ROPES]; /* device [pairs] */
     size_t weight_bytes, bytes_per_step;
 
     /* Activations of a step, device, allocated by model_reserve. */
     struct step_limits limits;
-    float *h;       /* [rows, hidden] residual stream */
-    void *x;        /* act [rows, max_cols] input of the next product */
-    void *q;        /* act [rows, heads * head_dim] */
-    float *wide;    /* [rows, widest output of a linear]: q|k|v, then gate|up */
+    float *h;                       /* [rows, hidden] residual stream */
+    void *x;                        /* act [rows, max_cols] input of the next product */
+    void *q;                        /* act [rows, heads * head_dim] */
+    float *wide;                    /* [rows, widest output of a linear]: q|k|v, then gate|up */
     float *angles[MODEL_MAX_ROPES]; /* [rows, pairs, 2] */
-    float *logits;  /* [out_rows, vocab] */
-    void **kv;      /* [layers] blocks of KV */
+    float *logits;                  /* [out_rows, vocab] */
+    void **kv;                      /* [layers] blocks of KV */
 };
 
 /* Only the description, from config.json: for inspection. */

@@ -72,11 +72,11 @@ static void bind_layer(struct binder *b, int i) {
     const struct ffn_desc *f = &desc->layer[i].ffn;
     const int64_t q = (int64_t)a->heads * a->head_dim, kv = (int64_t)a->kv_heads * a->head_dim;
     struct layer_weights *w = &b->model->layer[i];
-    const struct part qkv[] = {{MODULE_Q, q, a->qkv_bias},
-                               {MODULE_K, kv, a->qkv_bias},
-                               {MODULE_V, kv, a->qkv_bias}};
+    const struct part qkv[] = {
+        {MODULE_Q, q, a->qkv_bias}, {MODULE_K, kv, a->qkv_bias}, {MODULE_V, kv, a->qkv_bias}};
     const struct part out[] = {{MODULE_O, desc->hidden, a->out_bias}};
-    const struct part gate_up[] = {{MODULE_GATE, f->width, f->bias}, {MODULE_UP, f->width, f->bias}};
+    const struct part gate_up[] = {{MODULE_GATE, f->width, f->bias},
+                                   {MODULE_UP, f->width, f->bias}};
     const struct part down[] = {{MODULE_DOWN, desc->hidden, f->bias}};
     w->input_norm = bind_norm(b, MODULE_INPUT_NORM, i, desc->hidden);
     w->post_norm = bind_norm(b, MODULE_POST_NORM, i, desc->hidden);
@@ -167,7 +167,8 @@ static void release_layer(struct backend *be, struct layer_weights *w) {
 void model_close(struct model *model) {
     struct backend *be = model->be;
     if (be == NULL) return;
-    for (int i = 0; i < model->desc.layers && model->layer; i++) release_layer(be, &model->layer[i]);
+    for (int i = 0; i < model->desc.layers && model->layer; i++)
+        release_layer(be, &model->layer[i]);
     for (int i = 0; i < model->desc.layers && model->kv; i++) be->ops->free(be, model->kv[i]);
     free(model->layer);
     free(model->kv);

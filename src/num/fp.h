@@ -56,7 +56,8 @@ FP_FN float bf16_round(float x) {
 
 FP_FN float fp16_decode(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, magnitude = h & 0x7FFFu;
-    if (magnitude >= 0x7C00u) return fp32_from_bits(sign | 0x7F800000u | (magnitude & 0x3FFu) << 13);
+    if (magnitude >= 0x7C00u)
+        return fp32_from_bits(sign | 0x7F800000u | (magnitude & 0x3FFu) << 13);
     if (magnitude >= 0x0400u) return fp32_from_bits(sign | ((magnitude << 13) + 0x38000000u));
     float subnormal = (float)magnitude * 0x1p-24f;
     return fp32_from_bits(sign | fp32_bits(subnormal));

@@ -19,8 +19,8 @@ enum { NVFP4_BLOCK = 16, NVFP4_BLOCK_BYTES = 8, MXFP4_BLOCK = 32 };
 void nvfp4_dequantize_row(const uint8_t *codes, const uint8_t *scales, float multiplier, int64_t n,
                           float *out);
 
-/* The block scale of the makers' rule: E4M3 of amax/6 over the multiplier, at least 2^-9; a block of
- * zeros gets 1.0 (0x38) so that no reader divides by zero. */
+/* The block scale of the makers' rule: E4M3 of amax/6 over the multiplier, at least 2^-9; a block
+ * of zeros gets 1.0 (0x38) so that no reader divides by zero. */
 uint8_t nvfp4_scale_byte(float block_amax, float multiplier);
 
 /* Codes of one block under a given scale byte: nearest E2M1 of x / (scale * multiplier). */

@@ -75,8 +75,13 @@ static int run_window(struct calibration *c, uint32_t first, int count, struct i
         position[i] = i;
     }
     for (int i = 0; i < WINDOW_TOKENS / KV_BLOCK_TOKENS; i++) blocks[i] = i;
-    struct batch batch = {.rows = count, .seqs = 1, .token = token, .position = position,
-                          .seq = seq, .seq_row = seq_row, .blocks = blocks,
+    struct batch batch = {.rows = count,
+                          .seqs = 1,
+                          .token = token,
+                          .position = position,
+                          .seq = seq,
+                          .seq_row = seq_row,
+                          .blocks = blocks,
                           .max_blocks = WINDOW_TOKENS / KV_BLOCK_TOKENS};
     struct model_tap taps = {tap, c};
     c->input_at = 0;

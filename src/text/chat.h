@@ -23,7 +23,7 @@ struct chat_request {
     yyjson_val *tools;    /* array, or NULL */
     yyjson_val *kwargs;   /* object: further template variables, or NULL */
     bool add_generation_prompt;
-    const char *template_source; /* in place of the model's own, or NULL */
+    const char *template_source;       /* in place of the model's own, or NULL */
     const char *bos_token, *eos_token; /* in place of the model's own, or NULL */
     struct jinja_clock clock;
 };

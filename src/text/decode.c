@@ -17,7 +17,8 @@ void decoder_free(struct decoder *d) {
 struct decode_state *decode_start(const struct decoder *d) {
     struct decode_state *s = mem_zero(1, sizeof *s);
     s->decoder = d;
-    /* Enough that a stream of ordinary tokens never grows them: steps of an engine allocate nothing. */
+    /* Enough that a stream of ordinary tokens never grows them: steps of an engine allocate
+     * nothing. */
     for (int i = 0; i < d->count; i++) {
         str_reserve(&s->steps[i].held, STREAM_RESERVE_BYTES);
         str_reserve(&s->steps[i].made, STREAM_RESERVE_BYTES);

@@ -19,8 +19,14 @@ static struct backend *be;
 static int open_it(void **state) {
     (void)state;
     struct backend_options options = {.kind = BACKEND_CPU_REFERENCE, .threads = 1};
-    struct step_limits max = {.rows = 1, .seqs = 1, .out_rows = 1, .max_blocks = 1, .max_cols = 16,
-                              .max_heads = 1, .max_head_dim = 16, .vocab = VOCAB};
+    struct step_limits max = {.rows = 1,
+                              .seqs = 1,
+                              .out_rows = 1,
+                              .max_blocks = 1,
+                              .max_cols = 16,
+                              .max_heads = 1,
+                              .max_head_dim = 16,
+                              .vocab = VOCAB};
     if (backend_open(&options, &be, NULL) < 0) return -1;
     return be->ops->reserve(be, &max, NULL);
 }

@@ -120,10 +120,10 @@ static void assert_same(const struct trace *a, const struct trace *b, const char
 
 static void same_whatever_the_settings(const char *path, const char *reference) {
     static const char *const variants[] = {
-        "runtime.prefill_chunk=1",  "runtime.prefill_chunk=7", "runtime.prefill_chunk=64",
-        "runtime.threads=1",        "runtime.threads=2",       "runtime.threads=3",
-        "kv.shuffle=12345",         "runtime.warmup=false",    "runtime.prefix_cache=false",
-        "runtime.max_batch=1",      "runtime.isa=auto",
+        "runtime.prefill_chunk=1", "runtime.prefill_chunk=7", "runtime.prefill_chunk=64",
+        "runtime.threads=1",       "runtime.threads=2",       "runtime.threads=3",
+        "kv.shuffle=12345",        "runtime.warmup=false",    "runtime.prefix_cache=false",
+        "runtime.max_batch=1",     "runtime.isa=auto",
     };
     int32_t ids[LONG_PROMPT];
     struct trace first, other;

@@ -93,7 +93,8 @@ static void shuffle_changes_only_the_order(void **state) {
     kv_destroy(&kv);
 }
 
-/* Random traffic against the invariant: unheld + held == total, and a prefix hit holds our tokens. */
+/* Random traffic against the invariant: unheld + held == total, and a prefix hit holds our tokens.
+ */
 static void random_traffic_conserves_blocks(void **state) {
     (void)state;
     enum { TOTAL = 24, SEQS = 6, MOST = 4 };

@@ -1,4 +1,5 @@
-/* Stop strings: found wherever the text is cut, nothing of them let out, nothing else held for ever. */
+/* Stop strings: found wherever the text is cut, nothing of them let out, nothing else held for
+ * ever. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -59,7 +59,8 @@ int cpu_table_create(struct backend *be, const struct weight *weight, struct tab
     (void)be;
     (void)err;
     struct cpu_table *table = mem_zero(1, sizeof *table);
-    table->base = (struct table){weight->rows, weight->cols, 0}; /* borrowed: no memory of its own */
+    table->base =
+        (struct table){weight->rows, weight->cols, 0}; /* borrowed: no memory of its own */
     table->weight = *weight;
     *out = &table->base;
     return 0;

@@ -32,8 +32,8 @@ int family_common(const struct config *config, struct arena *arena, struct model
     if ((rc = config_required_int(config, "hidden_size", 1, CAP_HIDDEN, &out->hidden, err)) < 0 ||
         (rc = config_required_int(config, "vocab_size", 1, CAP_VOCAB, &out->vocab, err)) < 0 ||
         (rc = config_required_int(config, "num_hidden_layers", 1, CAP_LAYERS, &layers, err)) < 0 ||
-        (rc = config_int(config, "max_position_embeddings", 1, CAP_CONTEXT, 2048,
-                         &out->max_context, err)) < 0 ||
+        (rc = config_int(config, "max_position_embeddings", 1, CAP_CONTEXT, 2048, &out->max_context,
+                         err)) < 0 ||
         (rc = config_float(config, "rms_norm_eps", 1e-12, 1.0, 1e-6, &eps, err)) < 0 ||
         (rc = config_int(config, "bos_token_id", -1, out->vocab - 1, -1, &bos, err)) < 0 ||
         (rc = config_bool(config, "tie_word_embeddings", false, &out->tied_head, err)) < 0)
@@ -64,11 +64,13 @@ int family_heads(const struct config *config, const struct model_desc *desc,
     int64_t derived = desc->hidden / heads;
     rc = config_int(config, "head_dim", 2, 1024, derived ? derived : 2, &head_dim, err);
     if (rc < 0) return rc;
-    if (head_dim % 2 != 0 || head_dim > 1024 || (config_get(config, "head_dim") == NULL && desc->hidden % heads != 0))
-        return error_set(err, IMP_ERR_FILE, config->path,
-                         "head_dim %lld (hidden_size %lld, num_attention_heads %lld): must be even, "
-                         "at most 1024, and divide hidden_size if it is not given",
-                         (long long)head_dim, (long long)desc->hidden, (long long)heads);
+    if (head_dim % 2 != 0 || head_dim > 1024 ||
+        (config_get(config, "head_dim") == NULL && desc->hidden % heads != 0))
+        return error_set(
+            err, IMP_ERR_FILE, config->path,
+            "head_dim %lld (hidden_size %lld, num_attention_heads %lld): must be even, "
+            "at most 1024, and divide hidden_size if it is not given",
+            (long long)head_dim, (long long)desc->hidden, (long long)heads);
     out->heads = (int)heads;
     out->kv_heads = (int)kv_heads;
     out->head_dim = (int)head_dim;

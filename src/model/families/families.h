@@ -8,8 +8,8 @@
 #include "load/config.h"
 #include "model/desc.h"
 
-typedef int (*family_fn)(const struct config *config, struct arena *arena,
-                         struct model_desc *out, struct imp_error *err);
+typedef int (*family_fn)(const struct config *config, struct arena *arena, struct model_desc *out,
+                         struct imp_error *err);
 
 /* IMP_ERR_UNSUPPORTED with the model_type for a family that is not in the table. */
 int model_desc_make(const struct config *config, struct arena *arena, struct model_desc *out,

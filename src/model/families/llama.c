@@ -13,7 +13,8 @@ int family_llama(const struct config *config, struct arena *arena, struct model_
     if ((rc = family_common(config, arena, out, err)) < 0 ||
         (rc = family_heads(config, out, &attention, err)) < 0 ||
         (rc = family_rope(config, arena, attention.head_dim, 10000.0, &out->ropes[0], err)) < 0 ||
-        (rc = config_required_int(config, "intermediate_size", 1, CAP_HIDDEN, &ffn.width, err)) < 0 ||
+        (rc = config_required_int(config, "intermediate_size", 1, CAP_HIDDEN, &ffn.width, err)) <
+            0 ||
         (rc = config_bool(config, "attention_bias", false, &attention_bias, err)) < 0 ||
         (rc = config_bool(config, "mlp_bias", false, &ffn.bias, err)) < 0 ||
         (rc = config_only_string(config, "hidden_act", "silu", err)) < 0)

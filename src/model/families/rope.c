@@ -26,8 +26,8 @@ static int original_context(const struct rope_source *s, int64_t *out, struct im
     int64_t context;
     int rc = config_int(s->config, "max_position_embeddings", 1, CAP_CONTEXT, 2048, &context, err);
     if (rc < 0) return rc;
-    return config_member_int(s->object, s->path, "original_max_position_embeddings", 1,
-                             CAP_CONTEXT, context, out, err);
+    return config_member_int(s->object, s->path, "original_max_position_embeddings", 1, CAP_CONTEXT,
+                             context, out, err);
 }
 
 static int scale_llama3(const struct rope_source *s, double *f, int pairs, struct imp_error *err) {

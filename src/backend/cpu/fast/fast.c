@@ -14,7 +14,8 @@ static size_t fast_act_bytes(struct backend *be, int64_t cols) {
     return (size_t)act_stride(cols) * sizeof(uint16_t);
 }
 
-static void fast_act_read(struct backend *be, const void *act, int rows, int64_t cols, float *host) {
+static void fast_act_read(struct backend *be, const void *act, int rows, int64_t cols,
+                          float *host) {
     (void)be;
     for (int64_t r = 0; r < rows; r++) {
         const uint16_t *row = (const uint16_t *)act + r * act_stride(cols);

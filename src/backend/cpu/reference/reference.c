@@ -1,8 +1,8 @@
 /* The plain backend: every op as its definition reads, fp32 throughout.
  *
- * What other backends are held to, and what is held to transformers. With round_bf16 it rounds where
- * the contract rounds (inputs of matrix products, stored KV), so that a faster path can be compared
- * without the roundings between them. `act` and KV are fp32 in memory either way.
+ * What other backends are held to, and what is held to transformers. With round_bf16 it rounds
+ * where the contract rounds (inputs of matrix products, stored KV), so that a faster path can be
+ * compared without the roundings between them. `act` and KV are fp32 in memory either way.
  *
  * Sums run over 16 interleaved lanes that are then added pairwise: as plain as one lane, but the
  * compiler may use vectors without changing a bit. */
@@ -18,8 +18,8 @@
 
 enum { LANES = 16 };
 
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && !defined(__SANITIZE_ADDRESS__) && \
-    !defined(__SANITIZE_THREAD__)
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 /* -ffp-contract=off and fixed lanes: every clone gives the same bits. */
 #define VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -40,8 +40,7 @@ static inline float stored(const struct cpu_backend *cpu, float x) {
 /* ---- weights ---- */
 
 static int ref_matrix_create(struct backend *be, const struct weight *parts, int count,
-                             const float *const *bias, struct matrix **out,
-                             struct imp_error *err) {
+                             const float *const *bias, struct matrix **out, struct imp_error *err) {
     (void)be;
     (void)err;
     struct ref_matrix *m = mem_zero(1, sizeof *m);
@@ -216,7 +215,8 @@ static void attention_task(void *ctx, int task, int thread) {
     float *score = job->ref->scores + thread * job->ref->max_positions;
     float max = op->sinks ? op->sinks[head] : -INFINITY;
     for (int p = first; p <= last; p++) {
-        float s = dot(q, kv_at(batch, (void *)(uintptr_t)op->kv, seq, p, op->kv_heads, d, kv_head, 0), d);
+        float s =
+            dot(q, kv_at(batch, (void *)(uintptr_t)op->kv, seq, p, op->kv_heads, d, kv_head, 0), d);
         if (op->softcap > 0) s = op->softcap * tanhf(s / op->softcap);
         score[p - first] = s;
         max = fmaxf(max, s);
@@ -224,7 +224,8 @@ static void attention_task(void *ctx, int task, int thread) {
     float total = op->sinks ? expf(op->sinks[head] - max) : 0;
     for (int i = 0; i < d; i++) out[i] = 0;
     for (int p = first; p <= last; p++) {
-        const float *v = kv_at(batch, (void *)(uintptr_t)op->kv, seq, p, op->kv_heads, d, kv_head, 1);
+        const float *v =
+            kv_at(batch, (void *)(uintptr_t)op->kv, seq, p, op->kv_heads, d, kv_head, 1);
         float weight = expf(score[p - first] - max);
         total += weight;
         for (int i = 0; i < d; i++) out[i] += weight * v[i];
