@@ -120,7 +120,7 @@ struct options {
 
 /* Parses everything after the command's name. With --help or --version on the line the rest is not
  * checked. err->where is the option, the variable or the place in the file. */
-int options_parse(struct options *out, const struct command *command, int argc, char **argv,
+int options_parse(struct options *options, const struct command *command, int argc, char **argv,
                   imp_error *err);
 void options_free(struct options *options); /* the half-built too */
 /* Sets one value as if it stood on the command line (/set in a chat). */

@@ -22,8 +22,7 @@ struct progress {
     double stage_start_ms, last_ms;
     bool drawn;
 };
-int progress_step(void *progress, const char *stage, uint64_t done, uint64_t total,
-                  const char *unit);
+int progress_step(void *ctx, const char *stage, uint64_t done, uint64_t total, const char *unit);
 void progress_end(struct progress *progress); /* leaves the last bar standing */
 
 #endif

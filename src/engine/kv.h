@@ -41,13 +41,13 @@ void kv_destroy(struct kv *kv);
 
 /* Takes `count` blocks nobody holds, refs 1 each; false and nothing taken if there are too few. */
 bool kv_take(struct kv *kv, int32_t *out, int count);
-void kv_release(struct kv *kv, int32_t block);
+void kv_release(struct kv *kv, int32_t id);
 
 /* The longest chain of findable blocks that holds tokens[0 .. 64 n), n at most max_blocks; takes a
  * reference on each and returns n. */
 int kv_find_prefix(struct kv *kv, const int32_t *tokens, int max_blocks, int32_t *out);
-/* Declares that `block` now holds these 64 tokens after `parent` (-1: first). Does nothing if an
+/* Declares that block `id` now holds these 64 tokens after `parent` (-1: first). Does nothing if an
  * equal chain is findable already. The caller holds both. */
-void kv_publish(struct kv *kv, int32_t block, int32_t parent, const int32_t *tokens);
+void kv_publish(struct kv *kv, int32_t id, int32_t parent, const int32_t *tokens);
 
 #endif

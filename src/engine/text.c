@@ -16,13 +16,13 @@ static void hand_over_ids(struct ids *ids, int32_t **out, size_t *count) {
 }
 
 int imp_tokenize(const struct imp_engine *e, const char *text, size_t bytes, unsigned flags,
-                 int32_t **out, size_t *count, struct imp_error *err) {
+                 int32_t **ids, size_t *count, struct imp_error *err) {
     (void)err;
     unsigned tokenizer_flags = (flags & IMP_TEXT_PLAIN ? TOKENIZE_PLAIN : 0) |
                                (flags & IMP_TEXT_ADD_SPECIAL ? TOKENIZE_ADD_SPECIAL : 0);
-    struct ids ids = {0};
-    tokenizer_encode(e->tokenizer, text, bytes, NULL, 0, tokenizer_flags, &ids);
-    hand_over_ids(&ids, out, count);
+    struct ids encoded = {0};
+    tokenizer_encode(e->tokenizer, text, bytes, NULL, 0, tokenizer_flags, &encoded);
+    hand_over_ids(&encoded, ids, count);
     return 0;
 }
 

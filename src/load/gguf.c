@@ -116,7 +116,7 @@ static struct gguf_value scalar_at(uint32_t file_type, const uint8_t *p) {
     uint64_t u = little_endian(p, least_bytes[file_type]);
     switch (file_type) {
     case FILE_I8:
-        v.i = (int8_t)u;
+        v.i = u < 128 ? (int64_t)u : (int64_t)u - 256;
         break;
     case FILE_I16:
         v.i = (int16_t)u;

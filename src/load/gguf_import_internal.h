@@ -29,9 +29,9 @@ int gguf_key_error(const struct gguf *g, const char *key, int code, struct imp_e
                    const char *fmt, ...) __attribute__((format(printf, 5, 6)));
 
 /* Config texts; arena and shape are filled already. */
-int gguf_write_config(struct gguf_import *import, const struct gguf_shape *shape,
+int gguf_write_config(struct gguf_import *in, const struct gguf_shape *shape,
                       struct imp_error *err);
-int gguf_write_tokenizer(struct gguf_import *import, const struct gguf_shape *shape,
+int gguf_write_tokenizer(struct gguf_import *in, const struct gguf_shape *shape,
                          struct imp_error *err);
 
 #endif

@@ -164,7 +164,8 @@ static int check_request(const struct chat_request *r, struct imp_error *err) {
             return error_set(err, IMP_ERR_REQUEST, "$.kwargs", "\"%s\" cannot be replaced",
                              fixed[k]);
         }
-        if (strlen(yyjson_get_str(key)) != yyjson_get_len(key)) {
+        struct slice name = json_slice(key);
+        if (name.size > 0 && memchr(name.data, 0, name.size)) {
             return error_set(err, IMP_ERR_REQUEST, "$.kwargs", "a name with a zero byte");
         }
     }

@@ -455,7 +455,7 @@ void add_repr(struct jbuf *b, struct jv v, int depth);
 void float_repr(double f, char out[40]);
 struct jv format_percent(struct jx *x, struct jstr *fmt, struct jv args);
 struct jv format_braces(struct jx *x, struct jstr *fmt, const struct jargs *args);
-void format_value(struct jbuf *b, struct jv v, struct slice spec);
+void format_value(struct jbuf *b, struct jv v, struct slice text);
 struct jv to_json(struct jx *x, struct jv v, struct jcall *c);
 void add_escaped(struct jbuf *b, const struct jstr *s);
 

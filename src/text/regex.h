@@ -19,7 +19,7 @@ struct regex;
 int regex_compile(struct slice pattern, const char *where, struct regex **out,
                   struct imp_error *err);
 /* Matches this text and nothing else; not empty. */
-int regex_compile_literal(struct slice text, const char *where, struct regex **out,
+int regex_compile_literal(struct slice literal, const char *where, struct regex **out,
                           struct imp_error *err);
 /* What the Rust crate `regex` calls \w: one such character, which tells words apart around added
  * tokens, or (words) runs of them and runs of what is neither they nor space. */
