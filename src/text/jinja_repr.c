@@ -6,6 +6,7 @@
 #include <utf8proc.h>
 
 #include "base/caps.h"
+#include "base/error.h"
 #include "text/jinja_internal.h"
 
 /* The shortest digits that read back as the same double, in Python's layout. */
@@ -21,6 +22,7 @@ void float_repr(double f, char out[40]) {
         if (strtod(e, NULL) == f) break;
     }
     char *mark = strchr(e, 'e');
+    check(mark != NULL);
     int exponent = atoi(mark + 1);
     if (exponent >= -4 && exponent < 16) {
         int decimals = precision - exponent;
