@@ -40,7 +40,7 @@ struct pool {
     _Alignas(64) atomic_uint gate;
     _Alignas(64) atomic_int sleepers;
     atomic_int caller_sleeps;
-    bool stop;
+    atomic_bool stop;
 };
 
 static void futex_wait(atomic_uint *word, unsigned seen) {

@@ -93,7 +93,7 @@ static bool parse_number(const char *value, bool suffixes, int64_t *out) {
         if (strcmp(end, "iB") == 0 || strcmp(end, "B") == 0) end = "";
     }
     if (*end || (shift && (n < 0 || n > INT64_MAX >> shift))) return false;
-    *out = n << shift;
+    *out = n * ((int64_t)1 << shift);
     return true;
 }
 
