@@ -60,25 +60,26 @@ fuzz:
 	@cmake --build build-fuzz -j $(JOBS)
 	@scripts/run_fuzz build-fuzz $(FUZZ_SECONDS)
 
-# The number formats compiled for the GPUs whose instructions differ; nothing runs.
+# The number formats compiled for the GPUs whose instructions differ; nothing runs here.
+NVCC_FLAGS = -O2 -std=c++17 -Isrc -Werror all-warnings -Xcompiler -Wall,-Werror
 cuda-check:
-	@test -n "$(NVCC)" || { echo "make cuda-check: no nvcc here" >&2; exit 1; }
-	@mkdir -p build/cuda-check
-	@for arch in sm_90a sm_120a; do echo "nvcc -arch=$$arch tests/unit/fp_device.cu"; \
-	$(NVCC) -arch=$$arch -std=c++17 -Isrc -Iinclude -Werror all-warnings \
-		-Xcompiler -Wall,-Wextra,-Werror -c tests/unit/fp_device.cu \
-		-o build/cuda-check/$$arch.o || exit 1; done
+	@test -n "$(NVCC)" || { echo "make $@: no nvcc here" >&2; exit 1; }
+	@mkdir -p build
+	@for arch in 90a 120a; do echo "nvcc sm_$$arch tests/device/fp.cu"; \
+	$(NVCC) $(NVCC_FLAGS) -gencode=arch=compute_$$arch,code=sm_$$arch tests/device/fp.cu \
+		-o build/fp_device_$$arch || exit 1; done
+
+# On a machine with a GPU; build/fp_device_90a may have been built elsewhere.
+gpu-test:
+	@test -x build/fp_device_90a || $(MAKE) --no-print-directory cuda-check
+	@scripts/gpu-test.sh
 
 # Remake the stored vectors, or compare live, with PyPI's torch and transformers (gigabytes).
-golden oracle:
-	@test -x tests/golden/$@.sh || { echo "make $@: no tests/golden/$@.sh" >&2; exit 1; }
-	@tests/golden/$@.sh
-
-gpu-test:
-	@test -d src/backend/cuda || { echo "make gpu-test: imp has no CUDA backend yet" >&2; exit 1; }
-	@$(CONFIGURE) -B $(BUILD) -DIMP_CUDA=ON $(CMAKE_FLAGS) >/dev/null
-	@cmake --build $(BUILD) -j $(JOBS)
-	@ctest --test-dir $(BUILD) --output-on-failure -L gpu
+ORACLE ?= build/oracle
+GGUF = models/SmolLM2-135M-Instruct.Q4_1.gguf
+golden oracle: all
+	@scripts/get-model.sh
+	@tests/golden/$@.sh $(ORACLE)/venv $(GGUF) $(ORACLE)/models $(IMP_BIN)
 
 # Leaves what was downloaded: build/venv and build/deps.
 clean:

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 out=${OUT:-build/gpu}
 mkdir -p "$out"
 nvidia-smi --query-gpu=name,driver_version --format=csv,noheader | tee "$out/device.txt"
-timeout 120 build/fp_device >"$out/fp_device.txt" 2>&1
+timeout 120 build/fp_device_90a >"$out/fp_device.txt" 2>&1
 rc=$?
 cat "$out/fp_device.txt"
 exit $rc
