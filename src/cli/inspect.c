@@ -81,6 +81,7 @@ static void print_memory(yyjson_val *root) {
     print_bytes("+ activations", yyjson_obj_get(memory, "activation_bytes"));
     print_bytes("+ scratch", yyjson_obj_get(memory, "scratch_bytes"));
     print_bytes("= total", yyjson_obj_get(memory, "total_bytes"));
+    print_value("  fits this machine", yyjson_obj_get(memory, "fits"));
 }
 
 static void print_tensors(yyjson_val *root) {

@@ -115,12 +115,14 @@ static void put_desc(struct inspection *in) {
 static int put_memory(struct inspection *in, const struct imp_options *options,
                       struct imp_error *err) {
     struct backend *be = NULL;
-    struct limits l;
+    struct limits l = {0};
     int threads, rc = open_backend(options, &be, &threads, err);
     if (rc < 0) return rc;
     size_t weights = tensor_bytes(&in->ck);
     if (weights == 0) weights = (size_t)model_desc_parameters(&in->desc) * 2;
     rc = limits_make(&in->desc, be, options, threads, weights, &l, err);
+    bool fits = rc == 0;
+    if (rc == IMP_ERR_MEMORY && l.kv_blocks > 0) rc = 0; /* the sum is what was asked for */
     if (rc == 0) {
         put_int(in, "kv_bytes_per_token", (int64_t)(l.kv_block_bytes / KV_BLOCK_TOKENS));
         open_object(in, "memory");
@@ -136,6 +138,8 @@ static int put_memory(struct inspection *in, const struct imp_options *options,
         put_int(in, "activation_bytes", (int64_t)l.activation_bytes);
         put_int(in, "scratch_bytes", (int64_t)l.scratch_bytes);
         put_int(in, "total_bytes", (int64_t)limits_total_bytes(&l));
+        key(in, "fits");
+        str_add_text(&in->out, fits ? "true" : "false");
         close_object(in);
     }
     backend_close(be);

@@ -65,6 +65,7 @@ int limits_make(const struct model_desc *desc, struct backend *be,
     l.activation_bytes = model_activation_bytes(desc, be, &l.step);
     l.scratch_bytes = be->ops->scratch_bytes(be, &l.step);
 
+    *out = l;
     size_t machine = (size_t)sysconf(_SC_PHYS_PAGES) * (size_t)sysconf(_SC_PAGESIZE);
     if (limits_total_bytes(&l) > machine)
         return error_set(err, IMP_ERR_MEMORY, NULL,
@@ -73,6 +74,5 @@ int limits_make(const struct model_desc *desc, struct backend *be,
                          limits_total_bytes(&l) >> 20, l.weight_bytes >> 20,
                          l.activation_bytes >> 20, l.scratch_bytes >> 20, l.kv_bytes >> 20,
                          machine >> 20);
-    *out = l;
     return 0;
 }
