@@ -21,8 +21,8 @@ struct limits {
     size_t weight_bytes, activation_bytes, scratch_bytes, kv_bytes, kv_block_bytes;
 };
 
-/* weight_bytes is the model's own count, or an estimate before it is loaded. A plan that is sound but
- * larger than the machine is IMP_ERR_MEMORY with *out filled. */
+/* weight_bytes is the model's own count, or an estimate before it is loaded. A plan that is sound
+ * but larger than the machine is IMP_ERR_MEMORY with *out filled. */
 int limits_make(const struct model_desc *desc, struct backend *be,
                 const struct imp_options *options, int threads, size_t weight_bytes,
                 struct limits *out, struct imp_error *err);
