@@ -133,7 +133,7 @@ static int render_case(const struct chat_file *chat, yyjson_val *conversation, b
         str_add_json(&quoted, text, bytes);
         fwrite(quoted.data, 1, quoted.size, stdout);
         str_free(&quoted);
-    } else {
+    } else if (ids) {
         print_ids(ids, count);
     }
     imp_free(text);

@@ -23,6 +23,19 @@ static char *folder_of(const char *path) {
     return slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strndup(".", 1);
 }
 
+/* A model is a folder, or one of its files: say what another file is. */
+static int check_path(const char *path, struct imp_error *err) {
+    struct slice name = slice_of(path);
+    if (!file_exists(path)) return error_set(err, IMP_ERR_IO, path, "no such file or folder");
+    if (file_is_folder(path) || slice_ends(name, ".safetensors") || slice_ends(name, ".json"))
+        return 0;
+    if (slice_ends(name, ".gguf"))
+        return error_set(
+            err, IMP_ERR_FILE, path,
+            "a GGUF file is not run as it is: imp quantize makes a model folder of it");
+    return error_set(err, IMP_ERR_FILE, path, "neither a model folder nor a .safetensors file");
+}
+
 static int check_options(const struct imp_options *o, struct imp_error *err) {
     if (o->value[SETTING_KV_DTYPE] != KV_BF16)
         return error_set(err, IMP_ERR_UNSUPPORTED, NULL, "kv.dtype=fp8 is not there on a CPU");
@@ -145,8 +158,7 @@ static int open_engine(const char *path, const struct imp_options *options, bool
     }
     e->name = last_part(path);
     *out = NULL;
-    int rc = 0;
-    if (!file_exists(path)) rc = error_set(err, IMP_ERR_IO, path, "no such file or folder");
+    int rc = check_path(path, err);
     if (rc == 0 && model) rc = check_options(&e->options, err);
     if (rc == 0) rc = open_text(e, path, err);
     if (rc == 0 && model) rc = open_model(e, path, err);
