@@ -126,9 +126,9 @@ static int render_case(const struct chat_file *chat, yyjson_val *conversation, b
         chat->render ? &text : NULL, &bytes, chat->render ? NULL : &ids, &count, err);
     free(json);
     if (rc < 0) return rc;
-    if (chat->render && raw) {
+    if (text && raw) {
         fwrite(text, 1, bytes, stdout);
-    } else if (chat->render) {
+    } else if (text) {
         struct str quoted = {0};
         str_add_json(&quoted, text, bytes);
         fwrite(quoted.data, 1, quoted.size, stdout);
