@@ -115,7 +115,7 @@ static void take_message(struct chat_room *room, const struct str *text) {
     if (rc == 0) {
         print_figures(room, &answer);
     } else {
-        print_error(&err);
+        report_error(&err);
         if (prompt.count >= room->info.context_tokens) {
             fputs("The conversation no longer fits; /clear starts a new one.\n", stderr);
         }
@@ -323,7 +323,7 @@ static void take_line(struct chat_room *room, const struct str *line) {
     if (!is_command(line->data + at)) {
         take_message(room, line);
     } else if (do_command(room, line->data + at, &err) < 0) {
-        print_error(&err);
+        report_error(&err);
     }
     fflush(stdout);
 }

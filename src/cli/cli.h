@@ -41,7 +41,7 @@ void manual_print(FILE *out, const struct command *command);
 
 /* support.c */
 int exit_status(int status);
-void print_error(const imp_error *err);
+void report_error(const imp_error *err);
 void note(const struct options *options, const char *fmt, ...) /* unless --quiet */
     __attribute__((format(printf, 2, 3)));
 void log_to_stderr(void *ctx, int level, const char *line); /* ctx: struct options */

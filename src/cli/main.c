@@ -85,6 +85,6 @@ int main(int argc, char **argv) {
     signal(SIGXFSZ, SIG_IGN);
     int rc = dispatch(argc, argv, &err);
     if (rc == 0) rc = finish_output(&err);
-    if (rc < 0 && err.message[0]) print_error(&err);
+    if (rc < 0 && err.message[0]) report_error(&err);
     return exit_status(rc);
 }

@@ -19,7 +19,7 @@ int exit_status(int status) {
     return status == IMP_ERR_USAGE ? 1 : 1 - status;
 }
 
-void print_error(const imp_error *err) {
+void report_error(const imp_error *err) {
     fflush(stdout);
     if (err->where[0]) {
         fprintf(stderr, "imp: %s: %s\n", err->where, err->message);
