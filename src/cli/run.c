@@ -88,6 +88,7 @@ static int read_text(const struct options *options, struct str *out, imp_error *
     int rc = read_stdin(out, err);
     if (rc < 0) return rc;
     if (out->size > 0 && out->data[out->size - 1] == '\n') out->data[--out->size] = 0;
+    if (out->size == 0) return error_set(err, IMP_ERR_USAGE, "standard input", "holds no prompt");
     return 0;
 }
 

@@ -51,12 +51,12 @@ int open_backend(const struct imp_options *o, struct backend **out, int *threads
     if (rc < 0) return rc;
     *threads = o->value[SETTING_THREADS] ? (int)o->value[SETTING_THREADS] : cpu_count();
     struct backend_options options = {
-        .kind = o->value[SETTING_DEVICE] == DEVICE_GPU           ? BACKEND_GPU
+        .kind = o->value[SETTING_DEVICE] >= DEVICE_GPU           ? BACKEND_GPU
                 : o->value[SETTING_REFERENCE] == REFERENCE_FALSE ? BACKEND_CPU
                                                                  : BACKEND_CPU_REFERENCE,
         .threads = *threads,
         .round_bf16 = o->value[SETTING_REFERENCE] == REFERENCE_ROUNDED,
-        .isa = options_choice(o, SETTING_ISA)};
+        .isa = options_isa(o)};
     return backend_open(&options, out, err);
 }
 

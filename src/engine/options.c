@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/str.h"
 
-enum kind { KIND_INT, KIND_BOOL, KIND_SIZE, KIND_CHOICE, KIND_TIME };
+enum kind { KIND_INT, KIND_BOOL, KIND_SIZE, KIND_CHOICE, KIND_TIME, KIND_DEVICE };
 
 static const struct row {
     const char *key;
@@ -19,7 +19,7 @@ static const struct row {
     int64_t min, max;
     const char *type, *default_value, *help; /* type of a choice: its values in order */
 } TABLE[SETTING_COUNT] = {
-    [SETTING_DEVICE] = {"runtime.device", KIND_CHOICE, 0, 2, "auto|cpu|cuda", "auto",
+    [SETTING_DEVICE] = {"runtime.device", KIND_DEVICE, 0, 64, "auto|cpu|cuda[:N]", "auto",
                         "where the model runs"},
     [SETTING_THREADS] = {"runtime.threads", KIND_INT, 0, 1024, "int", "0",
                          "threads of the CPU backend; 0: one per core"},
@@ -124,6 +124,15 @@ static bool parse_time(const char *value, int64_t *out) {
     return parse_number(value, false, out);
 }
 
+/* "cuda" is the first GPU, "cuda:N" another: DEVICE_GPU + N. */
+static bool parse_device(const struct row *row, const char *value, int64_t *out) {
+    *out = choice_index("auto|cpu|cuda", value);
+    if (*out >= 0) return true;
+    if (strncmp(value, "cuda:", 5) != 0 || !parse_number(value + 5, false, out)) return false;
+    *out += DEVICE_GPU;
+    return *out >= DEVICE_GPU && *out <= row->max;
+}
+
 static bool parse_value(const struct row *row, const char *value, int64_t *out) {
     switch (row->kind) {
     case KIND_INT:
@@ -134,6 +143,8 @@ static bool parse_value(const struct row *row, const char *value, int64_t *out) 
         return parse_bool(value, out);
     case KIND_TIME:
         return parse_time(value, out);
+    case KIND_DEVICE:
+        return parse_device(row, value, out);
     case KIND_CHOICE:
         break;
     }
@@ -179,12 +190,9 @@ void options_default(struct imp_options *options) {
         check(parse_value(&TABLE[i], TABLE[i].default_value, &options->value[i]));
 }
 
-const char *options_choice(const struct imp_options *options, enum setting setting) {
-    static const char *const devices[] = {"auto", "cpu", "cuda"};
-    static const char *const isas[] = {NULL, "avx512", "avx2", "portable"};
-    int64_t value = options->value[setting];
-    check(setting == SETTING_DEVICE || setting == SETTING_ISA);
-    return setting == SETTING_DEVICE ? devices[value] : isas[value];
+const char *options_isa(const struct imp_options *options) {
+    static const char *const names[] = {NULL, "avx512", "avx2", "portable"};
+    return names[options->value[SETTING_ISA]];
 }
 
 struct imp_options *imp_options_new(void) {

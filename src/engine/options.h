@@ -37,10 +37,10 @@ struct imp_options {
 };
 
 void options_default(struct imp_options *options);
-/* The spelling of a choice setting's value: "cpu". */
-const char *options_choice(const struct imp_options *options, enum setting setting);
+/* The instruction set that was asked for by name, or NULL. */
+const char *options_isa(const struct imp_options *options);
 
-enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_GPU };
+enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_GPU }; /* DEVICE_GPU + N: the Nth GPU */
 enum { REFERENCE_FALSE, REFERENCE_TRUE, REFERENCE_ROUNDED };
 enum { ISA_AUTO, ISA_AVX512, ISA_AVX2, ISA_PORTABLE };
 enum { KV_BF16, KV_FP8 };
