@@ -124,7 +124,7 @@ def test_broken_file(tmp_path):
     assert "tokenizer.json" in fails(3, "tokenize", folder, "a")
 
 
-@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full")
+@pytest.mark.skipif(not pathlib.Path("/dev/full").is_char_device(), reason="no /dev/full")
 def test_full_disk_is_io():
     with open("/dev/full", "wb") as full:
         done = call("tokenize", MODEL, "a", stdout=full)
