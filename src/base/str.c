@@ -151,6 +151,27 @@ void str_add_json(struct str *s, const char *data, size_t size) {
     str_add_char(s, '"');
 }
 
+enum { LONGEST_WORD = 64 };
+
+/* Levenshtein's distance over one row; words longer than any of ours are simply far away. */
+size_t text_distance(const char *a, const char *b) {
+    size_t row[LONGEST_WORD + 1], n = strlen(a), m = strlen(b);
+    if (n > LONGEST_WORD || m > LONGEST_WORD) return LONGEST_WORD;
+    for (size_t j = 0; j <= m; j++) row[j] = j;
+    for (size_t i = 1; i <= n; i++) {
+        size_t diagonal = row[0];
+        row[0] = i;
+        for (size_t j = 1; j <= m; j++) {
+            size_t best = diagonal + (a[i - 1] != b[j - 1]);
+            diagonal = row[j];
+            if (row[j] + 1 < best) best = row[j] + 1;
+            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
+            row[j] = best;
+        }
+    }
+    return row[m];
+}
+
 /* RFC 3629: the lead byte fixes the length and the range of the second byte. */
 static size_t lead_length(unsigned char lead, unsigned char *low, unsigned char *high) {
     *low = 0x80;

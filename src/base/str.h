@@ -38,6 +38,9 @@ void str_free(struct str *s);
 /* Writes text as a JSON string with its quotes. Bytes that are not UTF-8 become U+FFFD. */
 void str_add_json(struct str *s, const char *data, size_t size);
 
+/* Edit distance of two short names, to find what a mistyped one meant. */
+size_t text_distance(const char *a, const char *b);
+
 /* Bytes of the valid UTF-8 sequence at p (1-4), 0 if the bytes there are not one. No surrogates, no
  * overlong forms, nothing past U+10FFFF. n: bytes left. */
 size_t utf8_sequence_length(const char *p, size_t n);

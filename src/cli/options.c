@@ -37,27 +37,8 @@ static bool parse_flag(const char *text, uint64_t *out) {
 
 enum { LONGEST_WORD = 64 };
 
-/* Levenshtein's distance over one row; words longer than any of ours are simply far away. */
-static size_t edit_distance(const char *a, const char *b) {
-    size_t row[LONGEST_WORD + 1], n = strlen(a), m = strlen(b);
-    if (n > LONGEST_WORD || m > LONGEST_WORD) return LONGEST_WORD;
-    for (size_t j = 0; j <= m; j++) row[j] = j;
-    for (size_t i = 1; i <= n; i++) {
-        size_t diagonal = row[0];
-        row[0] = i;
-        for (size_t j = 1; j <= m; j++) {
-            size_t best = diagonal + (a[i - 1] != b[j - 1]);
-            diagonal = row[j];
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            row[j] = best;
-        }
-    }
-    return row[m];
-}
-
 void nearest_offer(struct nearest *best, const char *wanted, const char *word) {
-    size_t distance = edit_distance(wanted, word), longer = strlen(wanted);
+    size_t distance = text_distance(wanted, word), longer = strlen(wanted);
     if (strlen(word) > longer) longer = strlen(word);
     if (distance * 2 > longer) return; /* more than half is different: not what was meant */
     if (best->word != NULL && best->distance <= distance) return;

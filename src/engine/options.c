@@ -152,29 +152,10 @@ static bool parse_value(const struct row *row, const char *value, int64_t *out) 
     return *out >= 0;
 }
 
-/* Edit distance over small names: enough to find what was meant. */
-static size_t distance(const char *a, const char *b) {
-    size_t row[64], n = strlen(b);
-    if (n >= 64) return 64;
-    for (size_t j = 0; j <= n; j++) row[j] = j;
-    for (size_t i = 0; a[i]; i++) {
-        size_t diagonal = row[0];
-        row[0] = i + 1;
-        for (size_t j = 1; j <= n; j++) {
-            size_t best = diagonal + (a[i] != b[j - 1]);
-            diagonal = row[j];
-            if (row[j] + 1 < best) best = row[j] + 1;
-            if (row[j - 1] + 1 < best) best = row[j - 1] + 1;
-            row[j] = best;
-        }
-    }
-    return row[n];
-}
-
 static int unknown_key(const char *key, struct imp_error *err) {
     size_t best = 0, least = SIZE_MAX;
     for (size_t i = 0; i < SETTING_COUNT; i++) {
-        size_t d = distance(key, TABLE[i].key);
+        size_t d = text_distance(key, TABLE[i].key);
         if (d < least) {
             least = d;
             best = i;

@@ -136,17 +136,24 @@ static int too_many(struct chain *c, const struct json_at *at) {
     return load_fail(c->l, at, IMP_ERR_FILE, "more than %d steps", CAP_TOKENIZER_STEPS);
 }
 
+/* A Replace step, which normalizers and decoders spell alike. */
+static int load_replace(struct chain *c, yyjson_val *value, const struct json_at *at,
+                        struct slice *content, struct regex **compiled, struct slice *pattern,
+                        bool *literal) {
+    static const char *const known[] = {"type", "pattern", "content", NULL};
+    int rc = load_known_keys(c->l, value, at, known);
+    if (rc == 0) rc = load_content(c, value, at, "content", content);
+    if (rc == 0) rc = load_pattern(c->l, value, at, pattern, literal, compiled);
+    if (rc == 0) rc = refuse_empty(c->l, at, *compiled);
+    if (rc == 0) rc = grow(c, at, replace_growth(*pattern, *literal, *content));
+    return rc;
+}
+
 static int normalizer_replace(struct chain *c, yyjson_val *value, const struct json_at *at,
                               struct normalize_step *step) {
-    static const char *const known[] = {"type", "pattern", "content", NULL};
     struct slice pattern;
     bool literal;
-    int rc = load_known_keys(c->l, value, at, known);
-    if (rc == 0) rc = load_content(c, value, at, "content", &step->content);
-    if (rc == 0) rc = load_pattern(c->l, value, at, &pattern, &literal, &step->pattern);
-    if (rc == 0) rc = refuse_empty(c->l, at, step->pattern);
-    if (rc == 0) rc = grow(c, at, replace_growth(pattern, literal, step->content));
-    return rc;
+    return load_replace(c, value, at, &step->content, &step->pattern, &pattern, &literal);
 }
 
 static int normalizer_strip(struct chain *c, yyjson_val *value, const struct json_at *at,
@@ -395,14 +402,9 @@ int load_pretok(struct loader *l, yyjson_val *value) {
 
 static int decoder_replace(struct chain *c, yyjson_val *value, const struct json_at *at,
                            struct decode_step *step) {
-    static const char *const known[] = {"type", "pattern", "content", NULL};
     struct slice pattern;
     bool literal;
-    int rc = load_known_keys(c->l, value, at, known);
-    if (rc == 0) rc = load_content(c, value, at, "content", &step->content);
-    if (rc == 0) rc = load_pattern(c->l, value, at, &pattern, &literal, &step->pattern);
-    if (rc == 0) rc = refuse_empty(c->l, at, step->pattern);
-    if (rc == 0) rc = grow(c, at, replace_growth(pattern, literal, step->content));
+    int rc = load_replace(c, value, at, &step->content, &step->pattern, &pattern, &literal);
     uint32_t first;
     /* A stream cannot know where a longer match would end. */
     if (rc == 0 && c->fused &&
