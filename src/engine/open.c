@@ -125,7 +125,8 @@ static int warm_up(struct imp_engine *e, struct imp_error *err) {
                           .position = &zero,
                           .seq = &zero,
                           .seq_row = seq_row,
-                          .blocks = &zero,
+                          .blocks = {&zero, &zero},
+                          .slot = &zero,
                           .max_blocks = 1,
                           .out_row = &zero};
     return model_forward(&e->model, &batch, NULL, err);

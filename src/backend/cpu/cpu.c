@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/str.h"
+#include "num/fp.h"
 
 /* Alignment of everything the ops touch: a cache line, and the widest vector. */
 enum { CPU_ALIGN = 64 };
@@ -33,8 +34,8 @@ void cpu_read(struct backend *be, void *host, const void *device, size_t bytes) 
     memcpy(host, device, bytes);
 }
 
-size_t cpu_scratch_bytes(const struct step_limits *max) {
-    return (size_t)max->vocab * (sizeof(float) + sizeof(int32_t));
+size_t cpu_scratch_bytes(struct backend *be, const struct step_limits *max) {
+    return (size_t)max->vocab * (sizeof(float) + sizeof(int32_t)) + cpu_moe_scratch_bytes(be, max);
 }
 
 int cpu_reserve(struct cpu_backend *cpu, const struct step_limits *max, struct imp_error *err) {
@@ -44,12 +45,13 @@ int cpu_reserve(struct cpu_backend *cpu, const struct step_limits *max, struct i
     cpu->sample_ids = malloc((size_t)max->vocab * sizeof(int32_t));
     cpu->sample_ids_count = max->vocab;
     if (cpu->sample_logits == NULL || cpu->sample_ids == NULL)
-        return error_memory(err, cpu_scratch_bytes(max));
-    return 0;
+        return error_memory(err, cpu_scratch_bytes(&cpu->base, max));
+    return cpu_moe_reserve(cpu, max, err);
 }
 
 void cpu_close(struct cpu_backend *cpu) {
     pool_destroy(cpu->pool);
+    cpu_moe_release(cpu);
     free(cpu->sample_logits);
     free(cpu->sample_ids);
 }
@@ -82,14 +84,16 @@ int cpu_step_end(struct backend *be, struct imp_error *err) {
 }
 
 void cpu_embed(struct backend *be, const struct op_embed *op) {
-    const struct batch *batch = &((struct cpu_backend *)be)->batch;
+    const struct cpu_backend *cpu = (const struct cpu_backend *)be;
+    const struct batch *batch = &cpu->batch;
     const struct weight *weight = &((const struct cpu_table *)op->table)->weight;
+    const float scale = cpu->round_bf16 ? bf16_round(op->scale) : op->scale;
     for (int r = 0; r < batch->rows; r++) {
         check(batch->token[r] >= 0 && batch->token[r] < weight->rows);
         float *h = op->h + (int64_t)r * weight->cols;
         weight_dequantize_row(weight, batch->token[r], h);
-        if (op->scale == 1.0f) continue;
-        for (int64_t k = 0; k < weight->cols; k++) h[k] *= op->scale;
+        if (scale == 1.0f) continue;
+        for (int64_t k = 0; k < weight->cols; k++) h[k] *= scale;
     }
 }
 
