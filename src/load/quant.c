@@ -142,6 +142,28 @@ bool quant_to_floats(const struct tensor *t, float *out) {
     }
 }
 
+int quant_vector(struct checkpoint *ck, const struct tensor *t, int64_t count, const float **out,
+                 struct imp_error *err) {
+    char place[sizeof err->where], shape[128];
+    error_place(place, t->file, "tensor %s", t->name);
+    int64_t n = tensor_elements(t);
+    tensor_shape_text(t, shape);
+    if (n == 0 || (count != -1 && n != count))
+        return error_set(err, IMP_ERR_FILE, place, "%lld values expected, %s found",
+                         (long long)count, shape);
+    if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_BF16 && t->dtype != DTYPE_F16)
+        return error_set(err, IMP_ERR_FILE, place, "F32, F16 or BF16 expected, %s found",
+                         dtype_name(t->dtype));
+    float *values = arena_array(&ck->arena, (size_t)n, sizeof *values);
+    quant_to_floats(t, values);
+    for (int64_t i = 0; i < n; i++) {
+        if (!isfinite(values[i]))
+            return error_set(err, IMP_ERR_FILE, place, "value %lld is not finite", (long long)i);
+    }
+    *out = values;
+    return 0;
+}
+
 bool quant_scalar(const struct tensor *t, float *out) {
     return t != NULL && tensor_elements(t) == 1 && quant_to_floats(t, out);
 }
