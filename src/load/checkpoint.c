@@ -1,6 +1,5 @@
 #include "load/checkpoint.h"
 
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -270,6 +269,7 @@ void checkpoint_close(struct checkpoint *ck) {
     free(ck->tensors);
     map_free(&ck->by_name);
     arena_free(&ck->arena);
+    arena_free(&ck->copies);
     config_close(&ck->config);
     free(ck->path);
     *ck = (struct checkpoint){0};
@@ -287,24 +287,9 @@ int checkpoint_weight(struct checkpoint *ck, const char *module, int64_t rows, i
 
 int checkpoint_vector(struct checkpoint *ck, const char *name, int64_t count, const float **out,
                       struct imp_error *err) {
-    char place[sizeof err->where], shape[128];
+    char place[sizeof err->where];
     const struct tensor *t = checkpoint_find(ck, name);
-    error_place(place, t ? t->file : ck->path, "tensor %s", t ? t->name : name);
-    if (t == NULL) return error_set(err, IMP_ERR_FILE, place, "is missing");
-    int64_t n = tensor_elements(t);
-    tensor_shape_text(t, shape);
-    if (n == 0 || (count != -1 && n != count))
-        return error_set(err, IMP_ERR_FILE, place, "%lld values expected, %s found",
-                         (long long)count, shape);
-    if (t->dtype != DTYPE_F32 && t->dtype != DTYPE_BF16 && t->dtype != DTYPE_F16)
-        return error_set(err, IMP_ERR_FILE, place, "F32, F16 or BF16 expected, %s found",
-                         dtype_name(t->dtype));
-    float *values = arena_array(&ck->arena, (size_t)n, sizeof *values);
-    quant_to_floats(t, values);
-    for (int64_t i = 0; i < n; i++) {
-        if (!isfinite(values[i]))
-            return error_set(err, IMP_ERR_FILE, place, "value %lld is not finite", (long long)i);
-    }
-    *out = values;
-    return 0;
+    if (t) return quant_vector(ck, t, count, out, err);
+    error_place(place, ck->path, "tensor %s", name);
+    return error_set(err, IMP_ERR_FILE, place, "is missing");
 }

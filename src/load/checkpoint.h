@@ -26,8 +26,9 @@ struct checkpoint {
     size_t file_count;
     struct tensor **tensors; /* all, sorted by name */
     size_t tensor_count;
-    struct map by_name; /* name -> index into tensors */
-    struct arena arena; /* converted scales, names */
+    struct map by_name;  /* name -> index into tensors */
+    struct arena arena;  /* converted scales, names */
+    struct arena copies; /* of experts' matrices: see checkpoint_drop_copies */
     const struct log *log;
     enum quant_dialect { QUANT_NONE, QUANT_COMPRESSED_TENSORS, QUANT_MODELOPT } dialect;
     const char *prefix;     /* what the files have for "model." ("model.language_model.") */
@@ -57,8 +58,8 @@ int checkpoint_weight(struct checkpoint *ck, const char *module, int64_t rows, i
 /* True if any tensor of a linear lies under `module`. */
 bool checkpoint_has(const struct checkpoint *ck, const char *module);
 
-/* A plain vector ("model.norm.weight"), as fp32 in the checkpoint's arena; count -1 accepts any.
- * Must be finite. */
+/* A plain tensor of any rank ("model.norm.weight", a convolution's [C, 1, 4]), as fp32 in the
+ * checkpoint's arena; count -1 accepts any. Must be finite. */
 int checkpoint_vector(struct checkpoint *ck, const char *name, int64_t count, const float **out,
                       struct imp_error *err);
 

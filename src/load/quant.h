@@ -22,6 +22,10 @@ int quant_weight(struct checkpoint *ck, const char *module, int64_t rows, int64_
 /* A zero-terminated list of the parameter names by which a linear is known. */
 extern const char *const quant_parameters[];
 
+/* t's elements, whatever its rank, as fp32 in the checkpoint's arena; count -1 accepts any number.
+ * All finite, or an error. */
+int quant_vector(struct checkpoint *ck, const struct tensor *t, int64_t count, const float **out,
+                 struct imp_error *err);
 /* t's elements as fp32 in out; false if its dtype is not F32, F16 or BF16. */
 bool quant_to_floats(const struct tensor *t, float *out);
 /* Index of the first byte with the sign bit or of the value NaN, or -1. */

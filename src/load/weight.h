@@ -29,6 +29,9 @@ struct weight {
     int64_t scale_rows, scale_cols; /* rows and columns that one entry of `scale` covers */
     float multiplier;               /* over the whole tensor, multiplies last; 1 if none */
     float input_multiplier;         /* the activation's scale for W4A4; NAN: none stored */
+    /* f32 [cols] (ModelOpt's AWQ): the input is multiplied by it before anything else,
+     * y = (x * pre_scale) W^T; NULL: ones. Not part of W: weight_dequantize_row leaves it out. */
+    const float *pre_scale;
 };
 
 const char *weight_format_name(enum weight_format f); /* "nvfp4" */

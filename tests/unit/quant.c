@@ -95,6 +95,29 @@ static void nvfp4_places(void **state) {
     tiny_close(&t);
 }
 
+/* ModelOpt's AWQ: factors for the input, beside the weights and not in them. */
+static void pre_quant_scale(void **state) {
+    (void)state;
+    static const char *const lines[] = {
+        MO_CODES CT_SCALE MO_GLOBAL "pre_quant_scale BF16 32 =0.5",
+        MO_CODES CT_SCALE MO_GLOBAL "pre_quant_scale F32 1,32 =0.5",
+        MO_CODES CT_SCALE MO_GLOBAL "input_quantizer._pre_quant_scale F16 32 =0.5",
+        "weight F8_E4M3 4,32 =2; weight_scale F32 - =0.5; pre_quant_scale F32 32 =0.5",
+        "weight BF16 4,32 =2;",
+    };
+    for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
+        struct tiny t;
+        float row[32];
+        must_open(&t, lines[i], TINY_CONFIG);
+        struct weight w = must_load(&t, M);
+        assert_int_equal(w.pre_scale == NULL, i == 4);
+        for (int k = 0; k < 32 && w.pre_scale; k++) assert_true(w.pre_scale[k] == 0.5f);
+        weight_dequantize_row(&w, 0, row);
+        assert_true(i < 3 ? row[1] == 9.0f * w.multiplier : row[1] == (i == 3 ? 1.0f : 2.0f));
+        tiny_close(&t);
+    }
+}
+
 /* Real files do not share the global scale over q, k and v. */
 static void globals_kept_apart(void **state) {
     (void)state;
@@ -351,8 +374,14 @@ static const struct bad_case {
      "GPTQ or AWQ"},
     {"weight U8 16,1 00; weight.absmax F32 1 =1", IMP_ERR_UNSUPPORTED, "bitsandbytes 4-bit"},
     {"weight I8 2,2 00; SCB F32 2 =1", IMP_ERR_UNSUPPORTED, "bitsandbytes 8-bit"},
-    {MO_CODES CT_SCALE MO_GLOBAL "pre_quant_scale BF16 32 =1", IMP_ERR_UNSUPPORTED,
-     "pre_quant_scale"},
+    /* AWQ's factors */
+    {MO_CODES CT_SCALE MO_GLOBAL "pre_quant_scale BF16 31 =1", IMP_ERR_FILE,
+     "32 factors expected, BF16 [31] found"},
+    {MO_CODES CT_SCALE MO_GLOBAL "pre_quant_scale F32 - =1", IMP_ERR_FILE, "F32 [] found"},
+    {MO_CODES CT_SCALE MO_GLOBAL "pre_quant_scale I32 32 00", IMP_ERR_FILE, "I32 [32] found"},
+    {MO_CODES CT_SCALE MO_GLOBAL "pre_quant_scale F32 32 =nan", IMP_ERR_FILE, "factor 0 is"},
+    {MO_CODES CT_SCALE MO_GLOBAL "pre_quant_scale F32 32 =0", IMP_ERR_FILE, "factor 0 is 0"},
+    {MO_CODES CT_SCALE MO_GLOBAL "pre_quant_scale F32 32 =-1", IMP_ERR_FILE, "factor 0 is -1"},
     {MO_CODES CT_SCALE MO_GLOBAL "svdquant_lora_a BF16 4,32 =1", IMP_ERR_UNSUPPORTED, "SVDQuant"},
 };
 
@@ -572,6 +601,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nvfp4_both_dialects),
         cmocka_unit_test(nvfp4_places),
+        cmocka_unit_test(pre_quant_scale),
         cmocka_unit_test(globals_kept_apart),
         cmocka_unit_test(mxfp4),
         cmocka_unit_test(fp8_kinds),
