@@ -225,7 +225,8 @@ static void *engine_main(void *arg) {
 int engine_start(struct imp_engine *e, struct imp_error *err) {
     const size_t batch = (size_t)e->limits.max_batch;
     kv_create(&e->kv, e->limits.kv_blocks, (uint64_t)e->options.value[SETTING_KV_SHUFFLE]);
-    scheduler_create(&e->scheduler, &e->limits, &e->kv,
+    seats_create(&e->seats, &e->limits, (uint64_t)e->options.value[SETTING_KV_SHUFFLE]);
+    scheduler_create(&e->scheduler, &e->limits, &e->kv, &e->seats,
                      e->options.value[SETTING_PREFIX_CACHE] != 0);
     batch_create(&e->arrays, &e->limits.step);
     e->plan.entry = mem_zero(batch, sizeof *e->plan.entry);
@@ -256,6 +257,7 @@ void engine_stop(struct imp_engine *e) {
         e->thread_started = false;
     }
     scheduler_destroy(&e->scheduler);
+    seats_destroy(&e->seats);
     kv_destroy(&e->kv);
     batch_destroy(&e->arrays);
     free(e->plan.entry);

@@ -28,6 +28,7 @@ struct imp_engine {
 
     /* the thread's own */
     struct kv kv;
+    struct seats seats;
     struct scheduler scheduler;
     struct plan plan;
     struct batch_arrays arrays;

@@ -132,6 +132,12 @@ static int warm_up(struct imp_engine *e, struct imp_error *err) {
     return model_forward(&e->model, &batch, NULL, err);
 }
 
+static int reserve(struct imp_engine *e, struct imp_error *err) {
+    const struct limits *l = &e->limits;
+    const struct model_memory memory = {{l->kv_blocks, l->seats * l->window_blocks}, l->seats};
+    return model_reserve(&e->model, &l->step, &memory, err);
+}
+
 static int open_model(struct imp_engine *e, const char *path, struct imp_error *err) {
     int threads, rc;
     if ((rc = checkpoint_open(path, true, &e->options.log, &e->checkpoint, err)) < 0 ||
@@ -139,7 +145,7 @@ static int open_model(struct imp_engine *e, const char *path, struct imp_error *
         (rc = model_open(&e->checkpoint, e->backend, NULL, NULL, &e->model, err)) < 0 ||
         (rc = limits_make(&e->model.desc, e->backend, &e->options, threads, e->model.weight_bytes,
                           &e->limits, err)) < 0 ||
-        (rc = model_reserve(&e->model, &e->limits.step, e->limits.kv_blocks, err)) < 0)
+        (rc = reserve(e, err)) < 0)
         return rc;
     int32_t known = tokenizer_size(e->tokenizer);
     e->usable_vocab = known < e->model.desc.vocab ? known : e->model.desc.vocab;

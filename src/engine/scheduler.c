@@ -7,8 +7,9 @@
 #include "base/error.h"
 
 void scheduler_create(struct scheduler *s, const struct limits *limits, struct kv *kv,
-                      bool prefix_cache) {
-    *s = (struct scheduler){.limits = limits, .kv = kv, .prefix_cache = prefix_cache};
+                      struct seats *seats, bool prefix_cache) {
+    *s = (struct scheduler){.limits = limits, .kv = kv, .seats = seats};
+    s->prefix_cache = prefix_cache && !limits->recurrent;
     s->running = mem_zero((size_t)limits->max_batch, sizeof *s->running);
     s->queue_capacity = 64;
     s->queue = mem_zero((size_t)s->queue_capacity, sizeof *s->queue);
@@ -36,8 +37,14 @@ static bool admit(struct scheduler *s, struct imp_stream *seq) {
     if (s->prefix_cache && !seq->request.prompt_logits)
         found = kv_find_prefix(s->kv, seq->tokens, (seq->prompt_count - 1) / KV_BLOCK_TOKENS,
                                seq->blocks);
+    int usable = seat_take(s->seats, seq, s->kv, found);
+    while (found > usable && found > 0) kv_release(s->kv, seq->blocks[--found]);
+    if (usable < 0) return false;
+    seq->block_count = found;
     if (!kv_take(s->kv, seq->blocks + found, seq->block_capacity - found)) {
+        seat_leave(s->seats, seq);
         while (found > 0) kv_release(s->kv, seq->blocks[--found]);
+        seq->block_count = 0;
         return false;
     }
     seq->block_count = seq->block_capacity;
@@ -58,9 +65,10 @@ static void admit_waiting(struct scheduler *s) {
     memmove(s->queue, s->queue + taken, (size_t)s->queue_count * sizeof *s->queue);
 }
 
-static void add_entry(struct plan *plan, struct imp_stream *seq, int count) {
+static void add_entry(struct scheduler *s, struct plan *plan, struct imp_stream *seq, int count) {
     struct plan_entry *e = &plan->entry[plan->count++];
     *e = (struct plan_entry){.seq = seq, .first = seq->computed, .count = count};
+    seat_advance(s->seats, seq, e->first, count);
     bool last = e->first + count == seq->token_count;
     if (seq->request.prompt_logits && e->first < seq->prompt_count) {
         e->out_count = count;
@@ -78,7 +86,7 @@ void scheduler_plan(struct scheduler *s, struct plan *plan) {
     for (int i = 0; i < s->running_count; i++) {
         struct imp_stream *seq = s->running[i];
         bool decodes = seq->computed >= seq->prompt_count && seq->computed + 1 == seq->token_count;
-        if (decodes && stream_has_room(seq)) add_entry(plan, seq, 1);
+        if (decodes && stream_has_room(seq)) add_entry(s, plan, seq, 1);
     }
     int left = s->limits->prefill_chunk;
     /* Rows that may ask for logits beyond one a sequence. */
@@ -95,7 +103,7 @@ void scheduler_plan(struct scheduler *s, struct plan *plan) {
         }
         if (count == 0) continue;
         left -= count;
-        add_entry(plan, seq, count);
+        add_entry(s, plan, seq, count);
     }
 }
 
@@ -110,7 +118,10 @@ static void take_out(struct imp_stream **list, int *count, const struct imp_stre
 
 void scheduler_remove(struct scheduler *s, struct imp_stream *seq) {
     if (seq->state == SEQ_QUEUED) take_out(s->queue, &s->queue_count, seq);
-    if (seq->state == SEQ_RUNNING) take_out(s->running, &s->running_count, seq);
+    if (seq->state == SEQ_RUNNING) {
+        take_out(s->running, &s->running_count, seq);
+        seat_leave(s->seats, seq);
+    }
     /* From the end, so that the beginning of a prefix is the last to be forgotten. */
     while (seq->block_count > 0) kv_release(s->kv, seq->blocks[--seq->block_count]);
     seq->state = SEQ_DONE;
@@ -120,6 +131,7 @@ void scheduler_computed(struct scheduler *s, struct imp_stream *seq) {
     if (!s->prefix_cache) return;
     for (; (seq->published + 1) * KV_BLOCK_TOKENS <= seq->computed; seq->published++) {
         int i = seq->published;
+        seat_publish(s->seats, seq, s->kv, i);
         kv_publish(s->kv, seq->blocks[i], i > 0 ? seq->blocks[i - 1] : -1,
                    seq->tokens + (size_t)i * KV_BLOCK_TOKENS);
     }

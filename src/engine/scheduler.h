@@ -9,6 +9,7 @@
 #define IMP_ENGINE_SCHEDULER_H
 
 #include "engine/kv.h"
+#include "engine/seat.h"
 #include "engine/stream.h"
 
 struct plan_entry {
@@ -26,6 +27,7 @@ struct scheduler {
     const struct limits *limits;
     bool prefix_cache;
     struct kv *kv;
+    struct seats *seats;
     struct imp_stream **queue; /* waiting, in order of arrival; grows at submission only */
     int queue_count, queue_capacity;
     struct imp_stream **running; /* [max_batch] in order of admission */
@@ -33,7 +35,7 @@ struct scheduler {
 };
 
 void scheduler_create(struct scheduler *s, const struct limits *limits, struct kv *kv,
-                      bool prefix_cache);
+                      struct seats *seats, bool prefix_cache);
 void scheduler_destroy(struct scheduler *s);
 void scheduler_add(struct scheduler *s, struct imp_stream *seq); /* from the inbox */
 void scheduler_plan(struct scheduler *s, struct plan *plan);
