@@ -150,10 +150,10 @@ int family_sparse_layers(const struct config *config, const struct model_desc *d
 
 int family_experts(const struct config *config, const struct family_moe_defaults *d,
                    struct moe_desc *out, struct imp_error *err) {
+    const char *key = config_get(config, "num_local_experts") ? "num_local_experts" : "num_experts";
     int64_t experts, top_k;
     int rc;
-    if ((rc = default_or_required(config, d->experts_key, 1, CAP_EXPERTS, d->experts, &experts,
-                                  err)) < 0 ||
+    if ((rc = default_or_required(config, key, 1, CAP_EXPERTS, d->experts, &experts, err)) < 0 ||
         (rc = default_or_required(config, d->top_k_key, 1, MOE_MAX_TOP_K, d->top_k, &top_k, err)) <
             0 ||
         (rc = default_or_required(config, d->width_key, 1, CAP_HIDDEN, d->width, &out->width,
@@ -161,7 +161,7 @@ int family_experts(const struct config *config, const struct family_moe_defaults
         return rc;
     if (top_k > experts)
         return error_set(err, IMP_ERR_FILE, config->path, "%s %lld is more than %s %lld",
-                         d->top_k_key, (long long)top_k, d->experts_key, (long long)experts);
+                         d->top_k_key, (long long)top_k, key, (long long)experts);
     out->experts = (int)experts;
     out->top_k = (int)top_k;
     out->renormalize = true;

@@ -59,10 +59,10 @@ int family_layer_kinds(const struct config *config, const struct model_desc *des
 /* mlp_only_layers and decoder_sparse_step: out[layers], whether a layer has experts. */
 int family_sparse_layers(const struct config *config, const struct model_desc *desc, bool *out,
                          struct imp_error *err);
-/* num_experts, num_experts_per_tok, moe_intermediate_size, all required unless a default is
- * given. */
+/* num_experts (also written num_local_experts), experts per token and their width, required unless
+ * a default is given. */
 struct family_moe_defaults {
-    const char *experts_key, *top_k_key, *width_key;
+    const char *top_k_key, *width_key;
     int64_t experts, top_k, width;
 };
 int family_experts(const struct config *config, const struct family_moe_defaults *defaults,

@@ -79,8 +79,8 @@ static int read_attention(const struct config *config, const struct family_defau
 
 static int read_ffn(const struct config *config, const struct model_desc *desc, struct gemma4 *g,
                     struct imp_error *err) {
-    static const struct family_moe_defaults defaults = {
-        "num_experts", "top_k_experts", "moe_intermediate_size", 0, 0, 0};
+    static const struct family_moe_defaults defaults = {"top_k_experts", "moe_intermediate_size", 0,
+                                                        0, 0};
     int64_t shared;
     bool experts;
     int rc;

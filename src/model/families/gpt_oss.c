@@ -35,12 +35,8 @@ int family_gpt_oss(const struct config *config, struct arena *arena, struct mode
                                                     .context = 131072,
                                                     .eps = 1e-5};
     const struct family_moe_defaults moe_defaults = {
-        config_get(config, "num_local_experts") ? "num_local_experts" : "num_experts",
         config_get(config, "num_experts_per_tok") ? "num_experts_per_tok" : "experts_per_token",
-        "intermediate_size",
-        128,
-        4,
-        2880};
+        "intermediate_size", 128, 4, 2880};
     struct attention_desc attention = {.sinks = true};
     struct moe_desc moe = {.kind = GLU_CLAMPED, .layout = EXPERTS_GPT_OSS, .router_bias = true};
     double limit;

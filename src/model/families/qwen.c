@@ -37,8 +37,8 @@ static int read_windows(const struct config *config, bool moe, struct arena *are
 
 static int read_moe(const struct config *config, struct arena *arena, struct model_desc *out,
                     struct imp_error *err) {
-    static const struct family_moe_defaults defaults = {
-        "num_experts", "num_experts_per_tok", "moe_intermediate_size", 128, 8, 768};
+    static const struct family_moe_defaults defaults = {"num_experts_per_tok",
+                                                        "moe_intermediate_size", 128, 8, 768};
     struct moe_desc moe = {.kind = GLU_SILU};
     bool *sparse = arena_array(arena, (size_t)out->layers, sizeof *sparse);
     int rc;
