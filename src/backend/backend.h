@@ -89,8 +89,7 @@ struct table {
 
 enum op_rows { ROWS_ALL, ROWS_OUT };
 
-/* h[r] = table[token[r]] * scale. Where an act is BF16 the scale is rounded to it too, as the
- * models that have one were trained. */
+/* h[r] = table[token[r]] * scale */
 struct op_embed {
     const struct table *table;
     float scale;

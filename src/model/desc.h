@@ -140,6 +140,7 @@ struct model_desc {
     bool layer_scale;     /* h times a number of the layer's, at its end */
     int64_t ple_width;    /* per-layer embeddings (Gemma 3n, 4): columns of a layer; 0: none */
     int64_t ple_vocab;
+    float ple_scale;     /* of their table's rows */
     bool tied_head;      /* no lm_head tensor: the head is the embedding */
     int64_t max_context; /* positions the model was made for */
     int32_t eos[MODEL_MAX_EOS];

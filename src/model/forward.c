@@ -247,8 +247,7 @@ static void ffn_block(const struct walk *w, int i) {
 static void make_ple(const struct walk *w) {
     struct model *m = w->model;
     struct backend *be = m->be;
-    const float scale = (float)sqrt((double)m->desc.ple_width);
-    be->ops->embed(be, &(struct op_embed){m->ple_embedding, scale, m->ple});
+    be->ops->embed(be, &(struct op_embed){m->ple_embedding, m->desc.ple_scale, m->ple});
     be->ops->convert(be, &(struct op_convert){m->h, m->desc.hidden, m->x});
     linear(w, LINEAR_STORE, m->ple_model, m->x, m->wide);
     be->ops->post_norm(be, &(struct op_post_norm){.mode = LINEAR_ADD,

@@ -7,7 +7,6 @@
 
 #include "base/error.h"
 #include "base/str.h"
-#include "num/fp.h"
 
 /* Alignment of everything the ops touch: a cache line, and the widest vector. */
 enum { CPU_ALIGN = 64 };
@@ -84,16 +83,14 @@ int cpu_step_end(struct backend *be, struct imp_error *err) {
 }
 
 void cpu_embed(struct backend *be, const struct op_embed *op) {
-    const struct cpu_backend *cpu = (const struct cpu_backend *)be;
-    const struct batch *batch = &cpu->batch;
+    const struct batch *batch = &((struct cpu_backend *)be)->batch;
     const struct weight *weight = &((const struct cpu_table *)op->table)->weight;
-    const float scale = cpu->round_bf16 ? bf16_round(op->scale) : op->scale;
     for (int r = 0; r < batch->rows; r++) {
         check(batch->token[r] >= 0 && batch->token[r] < weight->rows);
         float *h = op->h + (int64_t)r * weight->cols;
         weight_dequantize_row(weight, batch->token[r], h);
-        if (scale == 1.0f) continue;
-        for (int64_t k = 0; k < weight->cols; k++) h[k] *= scale;
+        if (op->scale == 1.0f) continue;
+        for (int64_t k = 0; k < weight->cols; k++) h[k] *= op->scale;
     }
 }
 

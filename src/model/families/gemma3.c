@@ -6,6 +6,7 @@
 #include "base/caps.h"
 #include "base/error.h"
 #include "model/families/families.h"
+#include "num/fp.h"
 
 static const char *const NAMES[MODULE_COUNT] = {
     [MODULE_MIXER_POST_NORM] = "post_attention_layernorm.weight",
@@ -74,7 +75,8 @@ int family_gemma3(const struct config *config, struct arena *arena, struct model
     attention.q_scale = (float)(1.0 / sqrt(query_scalar));
     attention.softcap = (float)softcap;
     out->logit_softcap = (float)logit_softcap;
-    out->embed_scale = (float)sqrt((double)out->hidden);
+    /* A BF16 number, as the trained models multiply by. */
+    out->embed_scale = bf16_round((float)sqrt((double)out->hidden));
     out->norm_offset = 1.0f;
     out->post_norms = true;
     out->names = NAMES;

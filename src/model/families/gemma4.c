@@ -8,6 +8,7 @@
 #include "base/caps.h"
 #include "base/error.h"
 #include "model/families/families.h"
+#include "num/fp.h"
 
 static const char *const NAMES[MODULE_COUNT] = {
     [MODULE_MIXER_POST_NORM] = "post_attention_layernorm.weight",
@@ -100,12 +101,14 @@ static int read_ffn(const struct config *config, const struct model_desc *desc, 
 }
 
 static int read_ple(const struct config *config, struct model_desc *out, struct imp_error *err) {
+    const bool unified = strcmp(out->family, "gemma4_unified_text") == 0;
     int rc;
-    if ((rc = config_int(config, "hidden_size_per_layer_input", 0, CAP_HIDDEN, 256, &out->ple_width,
-                         err)) < 0 ||
+    if ((rc = config_int(config, "hidden_size_per_layer_input", 0, CAP_HIDDEN, unified ? 0 : 256,
+                         &out->ple_width, err)) < 0 ||
         (rc = config_int(config, "vocab_size_per_layer_input", 1, CAP_VOCAB, 262144,
                          &out->ple_vocab, err)) < 0)
         return rc;
+    out->ple_scale = bf16_round((float)sqrt((double)out->ple_width));
     if (out->ple_width && out->ple_vocab < out->vocab)
         return error_set(err, IMP_ERR_UNSUPPORTED, config->path,
                          "vocab_size_per_layer_input %lld is less than vocab_size %lld",
@@ -175,7 +178,8 @@ int family_gemma4(const struct config *config, struct arena *arena, struct model
         return error_set(err, IMP_ERR_UNSUPPORTED, config->path,
                          "use_bidirectional_attention \"%s\"", bidirectional);
     out->logit_softcap = (float)softcap;
-    out->embed_scale = (float)sqrt((double)out->hidden);
+    /* A BF16 number, as the trained models multiply by. */
+    out->embed_scale = bf16_round((float)sqrt((double)out->hidden));
     out->post_norms = out->layer_scale = true;
     out->names = NAMES;
     return make_layers(config, &g, arena, out, err);
