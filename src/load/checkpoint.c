@@ -72,6 +72,7 @@ static int gather(struct checkpoint *ck, struct imp_error *err) {
     }
     ck->tensor_count = total;
     if (total > 0) qsort(ck->tensors, total, sizeof *ck->tensors, by_name);
+    ck->read = mem_zero(total, sizeof *ck->read);
     map_create(&ck->by_name, total);
     for (size_t i = 0; i < total; i++) {
         const struct tensor *t = ck->tensors[i];
@@ -245,7 +246,7 @@ int checkpoint_open(const char *path, bool need_tensors, const struct log *log,
     if (rc < 0) goto fail;
     quant_read_config(out);
     if (need_tensors || has_weights(out->path)) {
-        rc = quant_check_transforms(out, err);
+        rc = quant_check_config(out, err);
         if (rc < 0) goto fail;
         if (one_file) {
             out->files = mem_zero(1, sizeof *out->files);
@@ -267,6 +268,7 @@ void checkpoint_close(struct checkpoint *ck) {
     for (size_t i = 0; i < ck->file_count; i++) safetensors_close(&ck->files[i]);
     free(ck->files);
     free(ck->tensors);
+    free(ck->read);
     map_free(&ck->by_name);
     arena_free(&ck->arena);
     arena_free(&ck->copies);

@@ -36,9 +36,13 @@ struct checkpoint {
     struct quant_declared { /* by the configuration: only ever compared with the tensors */
         unsigned formats;   /* bit f: enum weight_format f occurs */
         bool activations;   /* some layers ask for quantised activations */
+        bool fp8_inputs;    /* NVFP4 weights under FP8 activations: input scales are amax/448 */
+        int kv_bits;        /* of the KV cache's elements; 0: not stated, or not quantised */
         int64_t block_rows, block_cols; /* of FP8 block scales; 0: not stated */
     } declared;
-    unsigned said; /* bits of the remarks already logged: each kind is made once */
+    bool *read;            /* by tensor: somebody has asked for its values */
+    size_t no_input_scale; /* linears whose input scale is missing or unusable, so far */
+    unsigned said;         /* bits of the remarks already logged: each kind is made once */
 };
 
 /* `path`: a folder, or one .safetensors file with config.json beside it. need_tensors false:
@@ -62,5 +66,36 @@ bool checkpoint_has(const struct checkpoint *ck, const char *module);
  * checkpoint's arena; count -1 accepts any. Must be finite. */
 int checkpoint_vector(struct checkpoint *ck, const char *name, int64_t count, const float **out,
                       struct imp_error *err);
+
+/* The scales of a quantised KV cache that the attention at `attention`
+ * ("model.layers.0.self_attn") was calibrated with: what is stored is k / *k and v / *v. 1 where
+ * there are none, or none that can be used. Heads with scales of their own share the largest, under
+ * which no head is clipped. */
+void checkpoint_kv_scales(struct checkpoint *ck, const char *attention, float *k, float *v);
+
+/* ---- what else is in the files ---- */
+
+enum tensor_role {
+    TENSOR_TEXT,     /* of the language model */
+    TENSOR_MTP,      /* multi-token prediction, a drafter inside the same files */
+    TENSOR_DRAFTER,  /* what only a drafter's own files hold, beside its text model */
+    TENSOR_VISION,   /* images are not read */
+    TENSOR_AUDIO,    /* nor is sound */
+    TENSOR_KV_SCALE, /* see checkpoint_kv_scales */
+    TENSOR_UNUSED,   /* tables and bounds that nothing needs: rotary frequencies, clipping ranges */
+    TENSOR_ROLES
+};
+
+struct checkpoint_counts {
+    size_t tensors[TENSOR_ROLES];
+    uint64_t bytes[TENSOR_ROLES];
+};
+
+enum tensor_role checkpoint_role(const char *name);      /* of a tensor, by its name in the files */
+const char *checkpoint_role_name(enum tensor_role role); /* "vision" */
+void checkpoint_count(const struct checkpoint *ck, struct checkpoint_counts *out);
+/* How many tensors of the language model nobody has read: after a model is built, those of which it
+ * knows nothing. *first: the first by name, or NULL. */
+size_t checkpoint_unread(const struct checkpoint *ck, const struct tensor **first);
 
 #endif

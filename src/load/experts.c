@@ -124,7 +124,7 @@ static const struct tensor *stack_part(const struct want *want, const struct sta
 }
 
 static int load_stack(const struct want *want, struct stack *s, struct weight *out) {
-    char label[NAME_ROOM];
+    char label[NAME_ROOM + 16];
     struct quant_module m = {.ck = want->ck,
                              .name = label,
                              .want_rows = want->rows,
@@ -149,7 +149,7 @@ static int load_stack(const struct want *want, struct stack *s, struct weight *o
 
 /* gpt-oss: a block's 16 bytes are a dimension of their own. */
 static int load_blocks(const struct want *want, const char *name, struct weight *out) {
-    char label[NAME_ROOM], expected[100];
+    char label[NAME_ROOM + 16], expected[100];
     const struct tensor *blocks = find(want->ck, name, "_blocks", "");
     const struct tensor *scales = find(want->ck, name, "_scales", "");
     struct tensor codes, scale;

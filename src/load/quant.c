@@ -29,9 +29,15 @@ static const struct {
     {"weight.absmax", "bitsandbytes 4-bit blocks"},
     {"SCB", "bitsandbytes 8-bit rows"},
     {"codes", "additive codebooks (AQLM)"},
+    {"compressed", "sparse bitmasks (compressed-tensors)"},
+    {"bitmask", "sparse bitmasks (compressed-tensors)"},
+    {"W_q", "HQQ integers"},
+    {"q_weight", "EXL2 integers"},
+    {"trellis", "EXL3 trellises"},
 };
 
-const char *const quant_parameters[] = {"weight", "weight_packed", "qweight", "codes", NULL};
+const char *const quant_parameters[] = {"weight", "weight_packed", "qweight", "codes", "compressed",
+                                        "W_q",    "q_weight",      "trellis", NULL};
 
 static const struct tensor *parameter(const struct quant_module *m, const char *name) {
     char full[CAP_TENSOR_NAME + 64];
@@ -70,6 +76,11 @@ int quant_fail_combination(const struct quant_module *m, const char *why) {
                               quant_part_names[i], dtype_name(t->dtype), shape);
     }
     return quant_fail(m, IMP_ERR_FILE, NULL, "%s: found %s", why, n ? list : "nothing");
+}
+
+void quant_mark_read(struct checkpoint *ck, const struct tensor *t) {
+    const int64_t *at = map_find(&ck->by_name, slice_of(t->name)); /* t may be a slice */
+    if (at && ck->read) ck->read[*at] = true;
 }
 
 bool quant_first_time(const struct quant_module *m, enum quant_remark what) {
@@ -160,6 +171,7 @@ int quant_vector(struct checkpoint *ck, const struct tensor *t, int64_t count, c
         if (!isfinite(values[i]))
             return error_set(err, IMP_ERR_FILE, place, "value %lld is not finite", (long long)i);
     }
+    quant_mark_read(ck, t);
     *out = values;
     return 0;
 }
@@ -168,7 +180,13 @@ bool quant_scalar(const struct tensor *t, float *out) {
     return t != NULL && tensor_elements(t) == 1 && quant_to_floats(t, out);
 }
 
-/* Only W4A4 needs it, and an expert that calibration never reached has none: so never an error. */
+/* Files have 0, Inf, NaN and memory that nobody wrote where calibration did not reach an expert.
+ * The range lets the largest activation be 1e-5 to 1e7. */
+static bool usable(float multiplier) {
+    return multiplier >= 1e-8f && multiplier <= 1e4f;
+}
+
+/* Only W4A4 needs it, and can take it from the activations: so never an error. */
 static float input_multiplier(const struct quant_module *m, enum weight_format format) {
     const struct tensor *t =
         m->part[PART_INPUT_SCALE] ? m->part[PART_INPUT_SCALE] : m->part[PART_ACTIVATION_SCALE];
@@ -176,12 +194,16 @@ static float input_multiplier(const struct quant_module *m, enum weight_format f
     float value = NAN;
     if (t != NULL && divisor == NULL) {
         if (!quant_scalar(t, &value)) value = NAN;
+        /* amax/448 for an FP8 activation; NVFP4's range is six times as wide. */
+        if (format == WEIGHT_NVFP4 && m->ck->declared.fp8_inputs) value /= 6;
     } else if (divisor != NULL && t == NULL) {
         value = quant_scalar(divisor, &value) ? 1.0f / value : NAN;
     }
-    if (isfinite(value) && value > 0) return value;
+    if (usable(value)) return value;
     bool expected = format == WEIGHT_NVFP4 && m->ck->declared.activations;
-    if ((t || divisor || expected) && quant_first_time(m, SAID_INPUT))
+    if (!t && !divisor && !expected) return NAN;
+    m->ck->no_input_scale++;
+    if (quant_first_time(m, SAID_INPUT))
         log_line(m->ck->log, LOG_WARNING,
                  "%s has no usable input scale (missing, zero or not finite); it is taken from the "
                  "activations where one is needed",
@@ -219,6 +241,9 @@ int quant_module_load(const struct quant_module *m, struct weight *out) {
     w.input_multiplier = input_multiplier(m, w.format);
     w.name = arena_strndup(&m->ck->arena, m->name, strlen(m->name));
     compare_with_config(m, &w);
+    for (int i = 0; i < PART_COUNT; i++) {
+        if (m->part[i]) quant_mark_read(m->ck, m->part[i]);
+    }
     *out = w;
     return 0;
 }

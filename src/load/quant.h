@@ -12,9 +12,9 @@
 /* Fills ck->dialect and ck->declared from the configuration. Whatever it does not understand it
  * leaves out. */
 void quant_read_config(struct checkpoint *ck);
-/* IMP_ERR_UNSUPPORTED if the model needs transforms of its activations at run time, which leave no
- * trace in the tensors. */
-int quant_check_transforms(const struct checkpoint *ck, struct imp_error *err);
+/* IMP_ERR_UNSUPPORTED if a method made the weights that imp does not know, or if the model needs
+ * transforms of its activations at run time: neither need leave a trace in the tensors. */
+int quant_check_config(const struct checkpoint *ck, struct imp_error *err);
 
 /* checkpoint_weight, with the module's name as in the files. */
 int quant_weight(struct checkpoint *ck, const char *module, int64_t rows, int64_t cols,

@@ -15,6 +15,7 @@ static void declare_algorithm(struct quant_declared *d, const char *name) {
     if (strcasestr(name, "NVFP4")) {
         declare(d, WEIGHT_NVFP4);
         if (strcasestr(name, "A16") == NULL) d->activations = true;
+        if (strcasestr(name, "A8")) d->fp8_inputs = true;
     } else if (strcasestr(name, "MXFP4")) {
         declare(d, WEIGHT_MXFP4);
     } else if (strncasecmp(name, "FP8", 3) == 0) {
@@ -48,6 +49,14 @@ static void declare_group(struct quant_declared *d, const char *name, yyjson_val
     if (yyjson_is_obj(yyjson_obj_get(group, "input_activations"))) d->activations = true;
 }
 
+/* {"num_bits": 8, "type": "float"}, or a name: "FP8", "NVFP4", "NVFP4_AFFINE", "INT8". */
+static void declare_kv(struct quant_declared *d, yyjson_val *scheme) {
+    const char *name = yyjson_get_str(scheme);
+    int64_t bits = yyjson_get_sint(yyjson_obj_get(scheme, "num_bits"));
+    if (name) bits = strcasestr(name, "FP4") ? 4 : strchr(name, '8') ? 8 : 0;
+    if (bits == 4 || bits == 8) d->kv_bits = (int)bits;
+}
+
 static void declare_all(struct quant_declared *d, yyjson_val *config) {
     yyjson_val *key;
     declare_algorithm(d, yyjson_get_str(yyjson_obj_get(config, "quant_algo")));
@@ -60,6 +69,8 @@ static void declare_all(struct quant_declared *d, yyjson_val *config) {
         declare_algorithm(d, yyjson_get_str(yyjson_obj_get(layer, "quant_algo")));
     }
     declare_block(d, yyjson_obj_get(config, "weight_block_size"));
+    declare_kv(d, yyjson_obj_get(config, "kv_cache_scheme"));
+    declare_kv(d, yyjson_obj_get(config, "kv_cache_quant_algo"));
 }
 
 void quant_read_config(struct checkpoint *ck) {
@@ -94,8 +105,9 @@ static const char *online_location(yyjson_val *group) {
     return NULL;
 }
 
-int quant_check_transforms(const struct checkpoint *ck, struct imp_error *err) {
-    yyjson_val *config = config_get(&ck->config, "quantization_config"), *key, *group;
+static int check_transforms(const struct checkpoint *ck, yyjson_val *config,
+                            struct imp_error *err) {
+    yyjson_val *key, *group;
     yyjson_val *groups =
         yyjson_obj_get(yyjson_obj_get(config, "transform_config"), "config_groups");
     yyjson_obj_iter iter = yyjson_obj_iter_with(groups);
@@ -114,4 +126,27 @@ int quant_check_transforms(const struct checkpoint *ck, struct imp_error *err) {
                          type ? type : "unknown", location);
     }
     return 0;
+}
+
+/* What imp can read, whoever wrote it. GPTQ, AWQ, bitsandbytes, AQLM, HQQ, Quark and others have
+ * formats of their own; FP-Quant and QuIP rotate activations, which no tensor shows. */
+static bool known_method(const char *method) {
+    static const char *const names[] = {"compressed-tensors", "fp8", "fbgemm_fp8", "mxfp4"};
+    if (strncmp(method, "modelopt", 8) == 0) return true;
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        if (strcmp(method, names[i]) == 0) return true;
+    }
+    return false;
+}
+
+int quant_check_config(const struct checkpoint *ck, struct imp_error *err) {
+    yyjson_val *config = config_get(&ck->config, "quantization_config");
+    const char *method = yyjson_get_str(yyjson_obj_get(config, "quant_method"));
+    if (method && !known_method(method)) {
+        char place[sizeof err->where];
+        error_place(place, ck->config.path, "$.quantization_config.quant_method");
+        return error_set(err, IMP_ERR_UNSUPPORTED, place,
+                         "weights quantised by \"%.60s\" are not supported", method);
+    }
+    return check_transforms(ck, config, err);
 }

@@ -159,6 +159,10 @@ static int load_fp4(const struct quant_module *m, const struct tensor *codes, st
     if (scale == NULL) return quant_fail_combination(m, "4-bit codes without weight_scale");
     if (scale->dtype == DTYPE_F8_E4M3) return load_nvfp4(m, codes, w);
     if (scale->dtype == DTYPE_U8 || scale->dtype == DTYPE_F8_E8M0) return load_mxfp4(m, codes, w);
+    if (codes == m->part[PART_WEIGHT] && !m->part[PART_SCALE_2] &&
+        (scale->dtype == DTYPE_F32 || scale->dtype == DTYPE_F16 || scale->dtype == DTYPE_BF16))
+        return quant_fail(m, IMP_ERR_UNSUPPORTED, codes,
+                          "4-bit integers (ModelOpt's INT4 and AWQ) are not supported");
     return quant_fail_combination(m, "block scales are neither E4M3 nor E8M0");
 }
 

@@ -27,6 +27,7 @@ enum quant_remark {
     SAID_INPUT = 4,
     SAID_RANGE = 8,
     SAID_COPY = 16,
+    SAID_KV = 32,
 };
 
 struct quant_module {
@@ -50,6 +51,8 @@ int quant_fail(const struct quant_module *m, int code, const struct tensor *t, c
 int quant_fail_combination(const struct quant_module *m, const char *why);
 /* True once per checkpoint and kind of remark, so that a fault of every layer is one line. */
 bool quant_first_time(const struct quant_module *m, enum quant_remark what);
+
+void quant_mark_read(struct checkpoint *ck, const struct tensor *t); /* for checkpoint_unread */
 
 /* One number, stored with shape [] or [1]: compressed-tensors writes the second, ModelOpt the
  * first. False if t is NULL or anything else. */

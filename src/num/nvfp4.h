@@ -33,4 +33,27 @@ void nvfp4_quantize_row(const float *x, float multiplier, int64_t n, uint8_t *co
 /* sum_k h[k] (x[k] - w[k])^2 over the block if coded under `scale`; h NULL counts every k as 1. */
 float nvfp4_block_error(const float *x, const float *h, uint8_t scale, float multiplier);
 
+/* ---- activations, for W4A4 ----
+ *
+ * A row under its multiplier a (the checkpoint's input scale), dynamically, 16 columns at a time:
+ *
+ *   f = e4m3(amax / (6 a)), saturating; code[k] = e2m1(x[k] / (f a)); a block with f = 0 is zeros
+ *   x[k] ~ e2m1(code[k]) * f * a
+ *
+ * every operation rounded to fp32: what ModelOpt's own code does, bit for bit. compressed-tensors
+ * divides by 1/a, so some codes at exact ties differ from its. A row depends on nothing but itself
+ * and a. NaN becomes +6, as in the hardware's converter. */
+
+/* a, or where the file has none that can be used (NAN, 0, Inf) the row's own amax / 2688. Always
+ * finite and above 0. */
+float nvfp4_activation_multiplier(const float *x, int64_t n, float stored);
+/* codes [n/2], scales [n/16] of a row of n, a multiple of 16. */
+void nvfp4_quantize_activation(const float *x, float multiplier, int64_t n, uint8_t *codes,
+                               uint8_t *scales);
+/* What a product sees of the row: out[k] = e2m1(code[k]) * f, exact in BF16 and FP16; returns a,
+ * which multiplies the product's sum, after or together with the weight's own multiplier. out may
+ * be x. The second is the same from and to BF16. */
+float nvfp4_round_activation(const float *x, float stored, int64_t n, float *out);
+float nvfp4_round_activation_bf16(const uint16_t *x, float stored, int64_t n, uint16_t *out);
+
 #endif

@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the seed corpora of the fuzz targets safetensors, quant, index and config."""
+"""Writes the seed corpora of the fuzz targets safetensors, quant, experts, index
+and config."""
 import json
 import pathlib
+import re
 import struct
 
 CORPUS = pathlib.Path(__file__).parent / "corpus"
@@ -59,6 +61,45 @@ LINEARS = {
 for key, tensors in LINEARS.items():
     write("quant", key, records(tensors))
     write("safetensors", key, safetensors(*tensors))
+
+# As tests/fuzz/experts.c reads them: two experts, I = H = 32.
+EXPERT_NAMES = re.findall(r'^    "(m\.[^"]*)",$', (CORPUS.parent / "experts.c").read_text(), re.M)
+
+
+def experts(layout, tensors):
+    out = bytes([layout | 1 << 1])
+    for name, dtype, shape, fill in tensors:
+        dims = (shape + [1, 1, 1, 1])[:4]
+        out += bytes([EXPERT_NAMES.index(name), DTYPES[dtype] - 1, len(shape), fill[-1], *dims])
+    return out
+
+
+PLAIN, GPT_OSS = 0, 1
+write("experts", "stacked", experts(PLAIN, [("m.gate_up_proj", "BF16", [2, 64, 32], half),
+                                            ("m.down_proj", "BF16", [2, 32, 32], half)]))
+write("experts", "transposed", experts(GPT_OSS, [("m.gate_up_proj", "BF16", [2, 32, 64], half),
+                                                 ("m.gate_up_proj_bias", "F32", [2, 64], one),
+                                                 ("m.down_proj", "BF16", [2, 32, 32], half),
+                                                 ("m.down_proj_bias", "F32", [2, 32], one)]))
+write("experts", "mxfp4", experts(GPT_OSS, [("m.gate_up_proj_blocks", "U8", [2, 64, 1, 16], b"\x7a"),
+                                            ("m.gate_up_proj_scales", "U8", [2, 64, 1], b"\x7f"),
+                                            ("m.down_proj_blocks", "U8", [2, 32, 1, 16], b"\x7a"),
+                                            ("m.down_proj_scales", "U8", [2, 32, 1], b"\x7f")]))
+write("experts", "modelopt", experts(GPT_OSS, [
+    ("m.gate_up_proj", "U8", [2, 16, 64], b"\x7a"), ("m.down_proj", "U8", [2, 16, 32], b"\x7a"),
+    ("m.gate_up_proj_weight_scale", "F8_E4M3", [2, 2, 64], b"\x38"),
+    ("m.down_proj_weight_scale", "F8_E4M3", [2, 2, 32], b"\x38"),
+    ("m.gate_up_proj_weight_scale_2", "F32", [2], one), ("m.down_proj_weight_scale_2", "F32", [], one)]))
+write("experts", "linears", experts(PLAIN, [("m.gate_proj.weight", "F8_E4M3", [2, 32, 32], b"\x38"),
+                                            ("m.gate_proj.weight_scale", "F32", [2], one),
+                                            ("m.up_proj.weight", "BF16", [2, 32, 32], half),
+                                            ("m.down_proj.weight", "F32", [2, 32, 32], one)]))
+write("experts", "one_by_one", experts(PLAIN, [("m.0.gate_proj.weight", "BF16", [32, 32], half),
+                                               ("m.0.up_proj.weight", "BF16", [32, 32], half),
+                                               ("m.0.down_proj.weight", "BF16", [32, 32], half),
+                                               ("m.0.gate_proj.bias", "F32", [32], one),
+                                               ("m.0.up_proj.bias", "F32", [32], one)]))
+
 write("safetensors", "empty", safetensors())
 write("safetensors", "metadata", safetensors(metadata={"format": "pt"}))
 write("safetensors", "scalar_and_none", safetensors(("a", "F32", [], one), ("b", "F32", [2, 0], one),

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Writes tests/data/models and tests/data/golden again with the makers' tools: `make golden`.
+# Writes tests/data/models, tests/data/golden and tests/data/nvfp4 again with the makers' tools: `make golden`.
 #   golden.sh VENV GGUF WORK
 # VENV is made from requirements.txt if it is missing (3 GB); WORK keeps the large checkpoints.
 set -eu
@@ -11,6 +11,7 @@ venv=$1 gguf=$2 work=$3
 python=$venv/bin/python
 "$python" "$here/make_checkpoints.py"
 "$python" "$here/make_golden.py"
+"$python" "$here/make_activations.py"
 [ -d "$work/smollm2-modelopt" ] ||
     "$python" "$here/make_checkpoints.py" --gguf "$gguf" --large "$work"
 "$python" "$here/make_golden.py" --large "$work/smollm2" "$work/smollm2-nvfp4a16" \

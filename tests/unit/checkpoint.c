@@ -291,6 +291,124 @@ static void prefixes(void **state) {
 }
 
 static const struct {
+    const char *name;
+    enum tensor_role role;
+} ROLES[] = {
+    {"model.layers.0.mlp.up_proj.weight", TENSOR_TEXT},
+    {"model.language_model.layers.3.self_attn.q_proj.weight_packed", TENSOR_TEXT},
+    {"model.language_model.embed_tokens_per_layer.weight", TENSOR_TEXT},
+    {"language_model.lm_head.weight", TENSOR_TEXT},
+    {"model.layers.0.router.per_expert_scale", TENSOR_TEXT},
+    {"model.layers.0.layer_scalar", TENSOR_TEXT},
+    {"mtp.fc.weight", TENSOR_MTP},
+    {"mtp.layers.0.mlp.experts.0.up_proj.weight", TENSOR_MTP},
+    {"model.mtp.norm.weight", TENSOR_MTP},
+    {"pre_projection.weight", TENSOR_DRAFTER},
+    {"masked_embedding.centroids.weight", TENSOR_DRAFTER},
+    {"model.visual.blocks.0.attn.qkv.weight", TENSOR_VISION},
+    {"visual.merger.mlp.0.weight", TENSOR_VISION},
+    {"vision_tower.transformer.layers.0.ffn_norm.weight", TENSOR_VISION},
+    {"model.vision_tower.encoder.layers.0.mlp.up_proj.linear.input_max", TENSOR_VISION},
+    {"model.multi_modal_projector.linear_1.weight", TENSOR_VISION},
+    {"model.embed_vision.embedding_projection.weight", TENSOR_VISION},
+    {"vision_embedder.patch_dense.weight", TENSOR_VISION},
+    {"model.audio_tower.layers.0.norm_out.weight", TENSOR_AUDIO},
+    {"model.embed_audio.embedding_projection.weight", TENSOR_AUDIO},
+    {"model.layers.0.self_attn.rotary_emb.inv_freq", TENSOR_UNUSED},
+    {"model.layers.0.mlp.up_proj.output_min", TENSOR_UNUSED},
+    {"model.layers.0.mlp.up_proj.weight_zero_point", TENSOR_UNUSED},
+    {"model.layers.0.self_attn.k_proj.k_scale", TENSOR_KV_SCALE},
+    {"model.layers.0.self_attn.v_scale", TENSOR_KV_SCALE},
+    {"model.layers.0.self_attn.k_proj.output_scale", TENSOR_KV_SCALE},
+    {"", TENSOR_TEXT},
+    {"..", TENSOR_TEXT},
+    {"mtp", TENSOR_MTP},
+    {"layers.mtp.visual", TENSOR_TEXT},
+};
+
+/* What is in the files beside the language model is told apart and counted. */
+static void roles(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof ROLES / sizeof *ROLES; i++) {
+        enum tensor_role role = checkpoint_role(ROLES[i].name);
+        if (role != ROLES[i].role) fail_msg("%s: %s", ROLES[i].name, checkpoint_role_name(role));
+    }
+    struct tiny t;
+    struct imp_error err;
+    struct checkpoint_counts n;
+    const struct tensor *first;
+    const float *v;
+    assert_int_equal(tiny_open(&t, "",
+                               "/model.visual.a F32 4 =1; /model.visual.b BF16 2 =1;"
+                               "/mtp.fc.weight F32 2,2 =1; /model.layers.0.extra F32 3 =1;"
+                               "/model.layers.0.self_attn.k_scale F32 1 =1;"
+                               "/model.norm.weight F32 2 =1; /audio_tower.x U8 5 01",
+                               TINY_CONFIG, &err),
+                     0);
+    checkpoint_count(&t.ck, &n);
+    assert_int_equal(n.tensors[TENSOR_VISION], 2);
+    assert_int_equal(n.bytes[TENSOR_VISION], 20);
+    assert_int_equal(n.tensors[TENSOR_MTP], 1);
+    assert_int_equal(n.tensors[TENSOR_TEXT], 2);
+    assert_int_equal(n.bytes[TENSOR_TEXT], 20);
+    assert_int_equal(n.tensors[TENSOR_KV_SCALE], 1);
+    assert_int_equal(n.bytes[TENSOR_AUDIO], 5);
+    assert_int_equal(n.tensors[TENSOR_DRAFTER] + n.tensors[TENSOR_UNUSED], 0);
+    assert_int_equal(checkpoint_unread(&t.ck, &first), 2);
+    assert_int_equal(checkpoint_vector(&t.ck, "model.norm.weight", 2, &v, &err), 0);
+    assert_int_equal(checkpoint_unread(&t.ck, &first), 1); /* st14: a tensor too many */
+    assert_string_equal(first->name, "model.layers.0.extra");
+    tiny_close(&t);
+}
+
+static const struct {
+    const char *line;
+    float k, v;
+    int lines;
+} KV_SCALES[] = {
+    {"x F32 1 =1", 1, 1, 0},
+    {"k_proj.k_scale F32 - =0.5; v_proj.v_scale F32 - =2", 0.5f, 2, 0}, /* ModelOpt */
+    {"k_scale BF16 1 =0.5; v_scale BF16 1 =2; q_scale BF16 1 =3", 0.5f, 2, 0},
+    {"k_scale F32 2,1,1 =0.5; v_scale F32 2,1,1 =2", 0.5f, 2, 0}, /* a number a head */
+    {"k_proj.output_scale F32 1 =0.5; v_proj.output_scale F32 1 =2", 0.5f, 2, 0},
+    {"kv_scale F32 1 =4", 4, 4, 0},
+    {"attn.k_scale F32 1 =4", 4, 1, 0},
+    {"k_cache.scale F32 1 =4; v_cache.scale F32 1 =8", 4, 8, 0},
+    {"k_scale F32 1 =0; v_scale F32 1 =2", 1, 2, 1},
+    {"k_scale F32 1 =nan; v_scale F32 1 =inf", 1, 1, 1},
+    {"k_scale F32 1 =-1; v_scale I32 1 01", 1, 1, 1},
+    {"k_scale F32 0 =1; v_scale F32 2000 =1", 1, 1, 1},
+};
+
+static void kv_scales(void **state) {
+    (void)state;
+    for (size_t i = 0; i < sizeof KV_SCALES / sizeof *KV_SCALES; i++) {
+        struct tiny t;
+        struct imp_error err;
+        float k = 0, v = 0;
+        assert_int_equal(tiny_open(&t, "model.language_model.layers.7.self_attn", KV_SCALES[i].line,
+                                   TINY_CONFIG, &err),
+                         0);
+        checkpoint_kv_scales(&t.ck, "model.layers.7.self_attn", &k, &v);
+        if (k != KV_SCALES[i].k || v != KV_SCALES[i].v || t.lines != KV_SCALES[i].lines)
+            fail_msg("case %zu: %g %g, %d lines", i, (double)k, (double)v, t.lines);
+        checkpoint_kv_scales(&t.ck, "model.layers.8.self_attn", &k, &v);
+        assert_true(k == 1 && v == 1);
+        tiny_close(&t);
+    }
+    struct maker m = {0};
+    struct tiny t;
+    struct imp_error err;
+    const float heads[3] = {1, 5, 3};
+    float k, v;
+    maker_add(&m, "model.layers.0.self_attn.k_scale", "F32", "[3,1,1]", heads, sizeof heads);
+    assert_int_equal(tiny_open_skewed(&t, &m, 1, TINY_CONFIG, &err), 0);
+    checkpoint_kv_scales(&t.ck, "model.layers.0.self_attn", &k, &v);
+    assert_true(k == 5 && v == 1);
+    tiny_close(&t);
+}
+
+static const struct {
     const char *line;
     int64_t count;
     const char *words; /* NULL: fine */
@@ -383,6 +501,8 @@ int main(void) {
         cmocka_unit_test(st15_symlinks),
         cmocka_unit_test(hub_cache),
         cmocka_unit_test(prefixes),
+        cmocka_unit_test(roles),
+        cmocka_unit_test(kv_scales),
         cmocka_unit_test(st12_st14_vectors),
         cmocka_unit_test(long_names),
         cmocka_unit_test(st18_truncated_folder),

@@ -1,5 +1,6 @@
 /* Both dialects and all formats made one form, and what is refused. st14 and st17 name rows of the
  * list of bad files that a loader must survive. */
+#include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "base/file.h"
 #include "load/quant.h"
 #include "support/tensors.h"
 
@@ -264,6 +266,8 @@ static const struct input_case {
     {CT_CODES CT_SCALE CT_GLOBAL "input_global_scale F32 1 =nan", NAN, 1},
     {CT_CODES CT_SCALE CT_GLOBAL "input_global_scale F32 1 =-4", NAN, 1},
     {CT_CODES CT_SCALE CT_GLOBAL "input_global_scale F32 1 =1e-45", NAN, 1},
+    {CT_CODES CT_SCALE CT_GLOBAL "input_global_scale F32 1 =1e30", NAN, 1},
+    {CT_CODES CT_SCALE CT_GLOBAL "input_global_scale F32 1 =1", 1.0f, 0},
     {CT_CODES CT_SCALE CT_GLOBAL "input_global_scale F32 2 =4", NAN, 1},
     {CT_CODES CT_SCALE CT_GLOBAL "input_global_scale I32 1 00", NAN, 1},
     {CT_CODES CT_SCALE CT_GLOBAL "input_global_scale F32 1 =4; input_scale F32 1 =4", NAN, 1},
@@ -282,6 +286,7 @@ static void input_scales_never_fail(void **state) {
         if (isnan(c->expect)) {
             assert_true(isnan(w.input_multiplier));
             assert_non_null(strstr(t.last, "input scale"));
+            assert_int_equal(t.ck.no_input_scale, 2); /* loaded twice, said once */
         } else {
             assert_true(w.input_multiplier == c->expect);
         }
@@ -372,6 +377,12 @@ static const struct bad_case {
     {"weight F32 2,2,2 =1", IMP_ERR_UNSUPPORTED, "stacked matrices [2, 2, 2]"},
     {"qweight I32 4,4 00; qzeros I32 1,1 00; scales F16 1,4 =1", IMP_ERR_UNSUPPORTED,
      "GPTQ or AWQ"},
+    {"compressed BF16 4 =1; bitmask U8 4,1 00", IMP_ERR_UNSUPPORTED, "sparse bitmasks"},
+    {"W_q U8 4,4 00; meta F32 1 =1", IMP_ERR_UNSUPPORTED, "HQQ"},
+    {"q_weight I32 4,4 00", IMP_ERR_UNSUPPORTED, "EXL2"},
+    {"trellis I16 4,4 00", IMP_ERR_UNSUPPORTED, "EXL3"},
+    {"weight U8 4,8 00; weight_scale F32 4,1 =1; pre_quant_scale BF16 16 =1", IMP_ERR_UNSUPPORTED,
+     "4-bit integers (ModelOpt's INT4 and AWQ)"},
     {"weight U8 16,1 00; weight.absmax F32 1 =1", IMP_ERR_UNSUPPORTED, "bitsandbytes 4-bit"},
     {"weight I8 2,2 00; SCB F32 2 =1", IMP_ERR_UNSUPPORTED, "bitsandbytes 8-bit"},
     /* AWQ's factors */
@@ -557,44 +568,187 @@ static void online_transforms(void **state) {
     }
 }
 
-/* What the configurations of published checkpoints declare. */
+#define NVFP4 (1 << WEIGHT_NVFP4)
+#define FP8_  (1 << WEIGHT_FP8)
+
+/* What the configurations of published checkpoints declare: every folder of tests/data/configs. */
+static const struct published {
+    const char *folder;
+    enum quant_dialect dialect;
+    unsigned formats;
+    bool activations;
+    int64_t block;
+    int kv_bits;
+} PUBLISHED[] = {
+    {"DeepSeek-V3.1-NVFP4", QUANT_MODELOPT, NVFP4, true, 0, 8},
+    {"Devstral-Small-2-24B-Instruct-2512", QUANT_NONE, FP8_, false, 0, 0},
+    {"MiniMax-M2.7-NVFP4", QUANT_MODELOPT, NVFP4, true, 0, 8},
+    {"Mistral-7B-Instruct-v0.2", QUANT_NONE, 0, false, 0, 0},
+    {"Mistral-Small-3.2-24B-Instruct-2506", QUANT_NONE, 0, false, 0, 0},
+    {"Mistral-Small-3.2-24B-Instruct-2506-NVFP4", QUANT_COMPRESSED_TENSORS, NVFP4, true, 0, 0},
+    {"Mixtral-8x7B-v0.1", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen2.5-7B-Instruct", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3-0.6B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3-1.7B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3-235B-A22B-NVFP4", QUANT_MODELOPT, NVFP4, true, 0, 8},
+    {"Qwen3-30B-A3B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3-30B-A3B-FP8", QUANT_NONE, FP8_, false, 128, 0},
+    {"Qwen3-30B-A3B-NVFP4", QUANT_MODELOPT, NVFP4, true, 0, 8},
+    {"Qwen3-32B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3-32B-FP8-Static-PerTensor", QUANT_MODELOPT, FP8_, true, 0, 8},
+    {"Qwen3-4B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3-8B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3-Coder-30B-A3B-Instruct", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3-Coder-30B-A3B-Instruct-NVFP4", QUANT_COMPRESSED_TENSORS, NVFP4, true, 0, 0},
+    {"Qwen3.5-0.8B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3.5-122B-A10B-NVFP4", QUANT_MODELOPT, NVFP4, true, 0, 8},
+    {"Qwen3.5-27B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3.5-35B-A3B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3.5-9B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3.6-27B-NVFP4", QUANT_MODELOPT, NVFP4 | FP8_, true, 0, 8},
+    {"Qwen3.6-35B-A3B", QUANT_NONE, 0, false, 0, 0},
+    {"Qwen3.6-35B-A3B-NVFP4", QUANT_MODELOPT, NVFP4 | FP8_, true, 0, 8},
+    {"Qwen3.6-35B-A3B-NVFP4.llm-compressor", QUANT_COMPRESSED_TENSORS, NVFP4, true, 0, 0},
+    {"SmolLM2-135M-Instruct", QUANT_NONE, 0, false, 0, 0},
+    {"gpt-oss-120b", QUANT_NONE, 1 << WEIGHT_MXFP4, false, 0, 0},
+    {"gpt-oss-20b", QUANT_NONE, 1 << WEIGHT_MXFP4, false, 0, 0},
+};
+
 static void published_declarations(void **state) {
     (void)state;
-    static const struct {
-        const char *folder;
-        enum quant_dialect dialect;
-        unsigned formats;
-        bool activations;
-        int64_t block;
-    } cases[] = {
-        {"DeepSeek-V3.1-NVFP4", QUANT_MODELOPT, 1 << WEIGHT_NVFP4, true, 0},
-        {"Mistral-7B-Instruct-v0.2", QUANT_NONE, 0, false, 0},
-        {"Mistral-Small-3.2-24B-Instruct-2506-NVFP4", QUANT_COMPRESSED_TENSORS, 1 << WEIGHT_NVFP4,
-         true, 0},
-        {"Qwen3-235B-A22B-NVFP4", QUANT_MODELOPT, 1 << WEIGHT_NVFP4, true, 0},
-        {"Qwen3-30B-A3B-FP8", QUANT_NONE, 1 << WEIGHT_FP8, false, 128},
-        {"Qwen3-32B-FP8-Static-PerTensor", QUANT_MODELOPT, 1 << WEIGHT_FP8, true, 0},
-        {"Qwen3-Coder-30B-A3B-Instruct-NVFP4", QUANT_COMPRESSED_TENSORS, 1 << WEIGHT_NVFP4, true,
-         0},
-        {"Qwen3.6-27B-NVFP4", QUANT_MODELOPT, 1 << WEIGHT_NVFP4 | 1 << WEIGHT_FP8, true, 0},
-        {"Qwen3.6-35B-A3B-NVFP4.llm-compressor", QUANT_COMPRESSED_TENSORS, 1 << WEIGHT_NVFP4, true,
-         0},
-        {"gpt-oss-20b", QUANT_NONE, 1 << WEIGHT_MXFP4, false, 0},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    const char *root = IMP_SOURCE_DIR "/tests/data/configs";
+    size_t folders = 0, count = sizeof PUBLISHED / sizeof *PUBLISHED;
+    struct dirent *entry;
+    DIR *dir = opendir(root);
+    assert_non_null(dir);
+    while ((entry = readdir(dir)) != NULL) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/%.200s/config.json", root, entry->d_name);
+        folders += file_exists(path);
+    }
+    closedir(dir);
+    assert_int_equal(folders, count);
+    for (size_t i = 0; i < count; i++) {
+        const struct published *p = &PUBLISHED[i];
         char folder[512];
         struct checkpoint ck;
         struct imp_error err;
-        snprintf(folder, sizeof folder, "%s/tests/data/configs/%s", IMP_SOURCE_DIR,
-                 cases[i].folder);
+        snprintf(folder, sizeof folder, "%s/%s", root, p->folder);
         assert_int_equal(checkpoint_open(folder, false, NULL, &ck, &err), 0);
-        assert_int_equal(ck.dialect, cases[i].dialect);
-        assert_int_equal(ck.declared.activations, cases[i].activations);
-        assert_int_equal(ck.declared.block_rows, cases[i].block);
-        if (ck.declared.formats != cases[i].formats)
-            fail_msg("%s declares %#x", cases[i].folder, ck.declared.formats);
+        const struct quant_declared *d = &ck.declared;
+        if (ck.dialect != p->dialect || d->formats != p->formats ||
+            d->activations != p->activations || d->block_rows != p->block ||
+            d->kv_bits != p->kv_bits || d->fp8_inputs)
+            fail_msg("%s: dialect %d formats %#x activations %d block %d kv %d", p->folder,
+                     ck.dialect, d->formats, d->activations, (int)d->block_rows, d->kv_bits);
+        assert_int_equal(quant_check_config(&ck, &err), 0);
         checkpoint_close(&ck);
     }
+}
+
+/* Methods whose weights nobody here can read, or that rotate activations without a trace. */
+static void unknown_methods(void **state) {
+    (void)state;
+    static const char *const refused[] = {"gptq", "awq",   "bitsandbytes", "aqlm",      "hqq",
+                                          "quip", "quark", "fp_quant",     "auto-round"};
+    static const char *const known[] = {"modelopt",   "modelopt_fp4", "modelopt_mixed",    "fp8",
+                                        "fbgemm_fp8", "mxfp4",        "compressed-tensors"};
+    for (size_t i = 0; i < 16; i++) {
+        const char *method = i < 9 ? refused[i] : known[i - 9];
+        char config[160];
+        struct tiny t;
+        struct imp_error err = {0};
+        snprintf(config, sizeof config,
+                 "{\"model_type\":\"m\",\"quantization_config\":{\"quant_method\":\"%s\"}}",
+                 method);
+        int rc = tiny_open(&t, M, "weight BF16 2,3 =1", config, &err);
+        assert_int_equal(rc, i < 9 ? IMP_ERR_UNSUPPORTED : 0);
+        if (rc < 0) {
+            assert_non_null(strstr(err.message, method));
+            assert_non_null(strstr(err.where, "config.json: $.quantization_config.quant_method"));
+        }
+        tiny_close(&t);
+    }
+}
+
+/* One file as nvidia's Qwen3.6-35B-A3B export: FP8 attention and delta nets, NVFP4 experts and
+ * head, BF16 the rest, under the prefix of a wrapped model; its own configuration. */
+static void mixed_file(void **state) {
+    (void)state;
+    static const char line[] =
+        "/model.language_model.embed_tokens.weight BF16 4,32 =1;"
+        "/model.language_model.layers.0.linear_attn.in_proj_qkv.weight F8_E4M3 4,32 =2;"
+        "/model.language_model.layers.0.linear_attn.in_proj_qkv.weight_scale F32 - =0.5;"
+        "/model.language_model.layers.0.linear_attn.in_proj_qkv.input_scale F32 - =0.25;"
+        "/model.language_model.layers.0.linear_attn.in_proj_b.weight BF16 4,32 =3;"
+        "/model.language_model.layers.0.linear_attn.conv1d.weight BF16 8,1,4 =4;"
+        "/model.language_model.layers.1.self_attn.q_proj.weight F8_E4M3 4,32 =2;"
+        "/model.language_model.layers.1.self_attn.q_proj.weight_scale F32 4 =4;"
+        "/model.language_model.layers.1.self_attn.k_proj.weight F8_E4M3 4,32 =2;"
+        "/model.language_model.layers.1.self_attn.k_proj.weight_scale BF16 4,1 =8;"
+        "/model.language_model.layers.1.self_attn.v_proj.weight F8_E4M3 4,32 =2;"
+        "/model.language_model.layers.1.self_attn.v_proj.weight_scale_inv F32 1,1 =16;"
+        "/model.language_model.layers.1.mlp.experts.0.up_proj.weight U8 2,16 22;"
+        "/model.language_model.layers.1.mlp.experts.0.up_proj.weight_scale F8_E4M3 2,2 38;"
+        "/model.language_model.layers.1.mlp.experts.0.up_proj.weight_scale_2 F32 - =0.5;"
+        "/model.language_model.layers.1.mlp.experts.0.up_proj.input_scale F32 - =0.125;"
+        "/lm_head.weight U8 2,16 22; /lm_head.weight_scale F8_E4M3 2,2 38;"
+        "/lm_head.weight_scale_2 F32 - =0.25; /lm_head.input_scale F32 - =1";
+    static const struct {
+        const char *module;
+        enum weight_format format;
+        float value;
+    } expect[] = {
+        {"model.embed_tokens", WEIGHT_BF16, 1},
+        {"model.layers.0.linear_attn.in_proj_qkv", WEIGHT_FP8, 1},
+        {"model.layers.0.linear_attn.in_proj_b", WEIGHT_BF16, 3},
+        {"model.layers.1.self_attn.q_proj", WEIGHT_FP8, 8},
+        {"model.layers.1.self_attn.k_proj", WEIGHT_FP8, 16},
+        {"model.layers.1.self_attn.v_proj", WEIGHT_FP8, 32},
+        {"model.layers.1.mlp.experts.0.up_proj", WEIGHT_NVFP4, 0.5f},
+        {"lm_head", WEIGHT_NVFP4, 0.25f},
+    };
+    struct str config = {0};
+    struct tiny t;
+    struct imp_error err;
+    const float *conv;
+    const struct tensor *unread;
+    assert_int_equal(file_read(IMP_SOURCE_DIR "/tests/data/configs/Qwen3.6-35B-A3B-NVFP4/"
+                                              "config.json",
+                               CAP_CONFIG_BYTES, &config, &err),
+                     0);
+    must_open(&t, line, config.data);
+    for (size_t i = 0; i < sizeof expect / sizeof *expect; i++) {
+        float row[32];
+        assert_int_equal(checkpoint_unread(&t.ck, &unread) > 0, true);
+        struct weight w = must_load(&t, expect[i].module);
+        weight_dequantize_row(&w, 1, row);
+        if (w.format != expect[i].format || row[31] != expect[i].value)
+            fail_msg("%s: %s %g", expect[i].module, weight_format_name(w.format), (double)row[31]);
+    }
+    assert_int_equal(checkpoint_unread(&t.ck, &unread), 1);
+    assert_string_equal(unread->name, "model.language_model.layers.0.linear_attn.conv1d.weight");
+    assert_int_equal(
+        checkpoint_vector(&t.ck, "model.layers.0.linear_attn.conv1d.weight", 32, &conv, &err), 0);
+    assert_true(conv[0] == 4 && conv[31] == 4);
+    assert_int_equal(checkpoint_unread(&t.ck, &unread), 0);
+    assert_null(unread);
+    assert_int_equal(t.lines, 0);
+    str_free(&config);
+    tiny_close(&t);
+}
+
+/* ModelOpt's W4A8: the stored scale is for an FP8 activation, amax/448. */
+static void fp8_activations(void **state) {
+    (void)state;
+    struct tiny t;
+    must_open(&t, MO_CODES CT_SCALE MO_GLOBAL "input_scale F32 - =3",
+              "{\"model_type\":\"m\",\"quantization_config\":{\"quant_method\":\"modelopt\","
+              "\"quant_algo\":\"W4A8_NVFP4_FP8\"}}");
+    assert_true(t.ck.declared.fp8_inputs);
+    assert_true(must_load(&t, M).input_multiplier == 0.5f);
+    assert_int_equal(t.lines, 0);
+    tiny_close(&t);
 }
 
 int main(void) {
@@ -614,6 +768,9 @@ int main(void) {
         cmocka_unit_test(config_is_not_believed),
         cmocka_unit_test(online_transforms),
         cmocka_unit_test(published_declarations),
+        cmocka_unit_test(unknown_methods),
+        cmocka_unit_test(mixed_file),
+        cmocka_unit_test(fp8_activations),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
