@@ -29,8 +29,8 @@ static int window_blocks(const struct limits *l, int64_t per_sequence) {
 }
 
 /* What sequences keep: blocks by their length, and for each seat a fixed part (the blocks of its
- * windows, its recurrent state). Memory is for as many sequences of the whole context as fit, and
- * what is left over for more blocks. */
+ * windows, its recurrent state). As many seats as find room if each sequence has a quarter of the
+ * context, but blocks for one whole context at least; all other memory is blocks. */
 static int plan_kv(const struct imp_options *options, struct limits *l, struct imp_error *err) {
     const int64_t per_sequence = (l->context + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
     l->window_blocks = window_blocks(l, per_sequence);
@@ -50,8 +50,10 @@ static int plan_kv(const struct imp_options *options, struct limits *l, struct i
                          "or lower runtime.context",
                          memory, (long long)l->context, whole, (long long)per_sequence,
                          l->kv_block_bytes, seat);
-    size_t seats = seat ? memory / whole : (size_t)l->max_batch;
-    if (seats > (size_t)l->max_batch) seats = (size_t)l->max_batch;
+    const size_t full = whole - seat;
+    size_t seats = (size_t)l->max_batch;
+    if (seat && seats > memory / (seat + full / 4)) seats = memory / (seat + full / 4);
+    while (seats > 1 && seats * seat + full > memory) seats--;
     size_t blocks = seats * (size_t)per_sequence;
     if (l->kv_block_bytes) blocks = (memory - seats * seat) / l->kv_block_bytes;
     if (blocks > INT32_MAX / 2) blocks = INT32_MAX / 2;

@@ -80,6 +80,7 @@ static void allocate(struct imp_stream *s, const struct limits *limits, int64_t 
     s->request.max_tokens = (uint32_t)answer;
     s->prompt_count = s->token_count = (int)r->prompt_tokens;
     s->capacity = s->prompt_count + (int)answer;
+    s->delivered = r->prompt_logits ? 0 : s->prompt_count;
     s->tokens = mem_alloc((size_t)s->capacity * sizeof *s->tokens);
     memcpy(s->tokens, r->prompt, r->prompt_tokens * sizeof *s->tokens);
     s->block_capacity = (s->capacity + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;

@@ -38,6 +38,7 @@ struct imp_stream {
     int capacity, prompt_count, token_count;
     int computed;    /* tokens whose KV is in the cache */
     int published;   /* full blocks handed to the prefix cache */
+    int delivered;   /* prompt tokens whose logits the caller got; prompt_count if it wants none */
     int32_t *blocks; /* [block_capacity] */
     int block_count, block_capacity;
     /* Of layers with a window: by logical block, -1 where none is held; those taken and not in use;
