@@ -156,11 +156,25 @@ static void model_layer(struct backend *be, struct bench_model *m, int i, double
     lap(&now, &t[TIME_ROWS]);
     be->ops->linear(be, &(struct op_linear){ROWS_ALL, LINEAR_STORE, m->qkv[i], m->x, m->wide});
     lap(&now, &t[TIME_LINEAR]);
-    be->ops->qkv(be, &(struct op_qkv){m->wide, HEADS, KV_HEADS, DIM, NULL, NULL, 1e-5f, m->angles,
-                                      DIM / 2, DIM / 2, 0.125f, m->q, m->kv[i]});
+    be->ops->qkv(be, &(struct op_qkv){.qkv = m->wide,
+                                      .row_cols = (HEADS + 2 * KV_HEADS) * DIM,
+                                      .heads = HEADS,
+                                      .kv_heads = KV_HEADS,
+                                      .head_dim = DIM,
+                                      .q_step = DIM,
+                                      .angles = m->angles,
+                                      .pairs = DIM / 2,
+                                      .pair_offset = DIM / 2,
+                                      .q_scale = 0.125f,
+                                      .q = m->q,
+                                      .kv = m->kv[i]});
     lap(&now, &t[TIME_QKV]);
-    be->ops->attention(
-        be, &(struct op_attention){m->q, m->kv[i], HEADS, KV_HEADS, DIM, 0, 0, NULL, m->x});
+    be->ops->attention(be, &(struct op_attention){.q = m->q,
+                                                  .kv = m->kv[i],
+                                                  .heads = HEADS,
+                                                  .kv_heads = KV_HEADS,
+                                                  .head_dim = DIM,
+                                                  .out = m->x});
     lap(&now, &t[TIME_ATTENTION]);
     be->ops->linear(be, &(struct op_linear){ROWS_ALL, LINEAR_ADD, m->out[i], m->x, m->h});
     lap(&now, &t[TIME_LINEAR]);
@@ -168,7 +182,14 @@ static void model_layer(struct backend *be, struct bench_model *m, int i, double
     lap(&now, &t[TIME_ROWS]);
     be->ops->linear(be, &(struct op_linear){ROWS_ALL, LINEAR_STORE, m->gate_up[i], m->x, m->wide});
     lap(&now, &t[TIME_LINEAR]);
-    be->ops->glu(be, &(struct op_glu){GLU_SILU, m->wide, WIDE, m->x});
+    be->ops->glu(be, &(struct op_glu){.kind = GLU_SILU,
+                                      .gate = m->wide,
+                                      .up = m->wide + WIDE,
+                                      .gate_row = 2 * WIDE,
+                                      .up_row = 2 * WIDE,
+                                      .step = 1,
+                                      .cols = WIDE,
+                                      .out = m->x});
     lap(&now, &t[TIME_ROWS]);
     be->ops->linear(be, &(struct op_linear){ROWS_ALL, LINEAR_ADD, m->down[i], m->x, m->h});
     lap(&now, &t[TIME_LINEAR]);
@@ -184,7 +205,7 @@ static double model_step(struct backend *be, struct bench_model *m, int rows, in
                           .out_rows = 1,
                           .position = position,
                           .seq = seq,
-                          .blocks = blocks,
+                          .blocks = {blocks, blocks},
                           .max_blocks = BLOCKS,
                           .out_row = &out_row};
     static const float frequency[DIM / 2] = {1, 0.5f, 0.25f};
@@ -217,7 +238,14 @@ static void model_time(struct backend *be, struct bench_model *m, int rows, int 
 int main(int argc, char **argv) {
     struct backend_options options = {BACKEND_CPU, argc > 1 ? atoi(argv[1]) : cpu_count(), false,
                                       argc > 2 ? argv[2] : NULL};
-    struct step_limits max = {MAX_ROWS, 1, 1, BLOCKS, 4096, HEADS, DIM, VOCAB};
+    struct step_limits max = {.rows = MAX_ROWS,
+                              .seqs = 1,
+                              .out_rows = 1,
+                              .max_blocks = BLOCKS,
+                              .max_cols = 4096,
+                              .max_heads = HEADS,
+                              .max_head_dim = DIM,
+                              .vocab = VOCAB};
     struct backend *be = NULL;
     struct imp_error err;
     if (backend_open(&options, &be, &err) < 0 || be->ops->reserve(be, &max, &err) < 0) {

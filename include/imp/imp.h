@@ -97,6 +97,7 @@ typedef struct imp_info {
     int32_t top_k;
     float repetition_penalty;
     uint64_t step_allocations; /* allocations made inside steps so far: 0 */
+    uint64_t preemptions;      /* how often a sequence gave its KV back to wait, so far */
 } imp_info;
 void imp_info_get(const imp_engine *engine, imp_info *out);
 

@@ -28,6 +28,10 @@ struct backend;
  * positions, merged in ascending order. */
 enum { KV_BLOCK_TOKENS = 64 };
 
+/* Layers that see everything and layers that see a window have block tables of their own, so that
+ * what a window has left behind can be given back. */
+enum kv_group { KV_FULL, KV_WINDOW, KV_GROUPS };
+
 /* ---- one step ---- */
 
 /* The rows of a step, flat, in host memory; read during step_begin, and `out_row` not after.
@@ -38,8 +42,11 @@ struct batch {
     const int32_t *position; /* [rows] absolute, from 0 */
     const int32_t *seq;      /* [rows] index into the sequences of this batch, ascending */
     const int32_t *seq_row;  /* [seqs + 1] first row of each sequence, and `rows` */
-    const int32_t *blocks;   /* [seqs, max_blocks] physical block of each logical block */
+    /* [seqs, max_blocks] physical block of each logical block; of KV_WINDOW only those are valid
+     * that a row of this step sees or writes */
+    const int32_t *blocks[KV_GROUPS];
     int max_blocks;
+    const int32_t *slot;    /* [seqs] where the sequence keeps its recurrent state */
     const int32_t *out_row; /* [out_rows] rows whose logits are wanted, ascending */
 };
 
@@ -50,6 +57,9 @@ struct step_limits {
     int max_heads;    /* query heads of any layer */
     int max_head_dim;
     int64_t vocab; /* columns of the logits */
+    /* mixtures of experts: the largest of any layer; 0: none */
+    int moe_top_k;
+    int64_t moe_width, moe_hidden;
 };
 
 /* ---- weights ---- */
@@ -59,6 +69,12 @@ struct step_limits {
 struct matrix {
     int64_t rows, cols; /* rows of all parts together */
     size_t bytes;       /* device memory it holds; what one use of it reads */
+};
+/* The experts of one layer, each a gate_up and a down matrix; owns them. */
+struct experts {
+    int count;
+    int64_t width, hidden;
+    size_t bytes;
 };
 /* Rows to be gathered (embeddings). May borrow the weight's host bytes: they outlive it. */
 struct table {
@@ -91,9 +107,27 @@ struct op_norm {
     void *out; /* act [R, cols] */
 };
 
+/* out[r] = act( x[r] ) */
+struct op_convert {
+    const float *x; /* [R, cols] */
+    int64_t cols;
+    void *out; /* act [R, cols] */
+};
+
+/* y[i] = scale * n[i] (STORE), or y[i] = scale * (y[i] + n[i]) (ADD), for each of `groups` parts of
+ * cols in every row, where n[i] = x[i] * (mean(x[i]^2) + eps)^-1/2 * weight. */
+enum linear_mode { LINEAR_STORE, LINEAR_ADD };
+struct op_post_norm {
+    enum linear_mode mode;
+    const float *x;      /* [R, groups, cols] */
+    const float *weight; /* [cols]; NULL: ones */
+    float eps, scale;
+    int64_t groups, cols;
+    float *y; /* [R, groups, cols] */
+};
+
 /* y[r] = x[r] W^T + bias (STORE), or y[r] += the same (ADD).
  * Each product is a sum in one fixed order of K that depends on the shape and format of W alone. */
-enum linear_mode { LINEAR_STORE, LINEAR_ADD };
 struct op_linear {
     enum op_rows rows;
     enum linear_mode mode;
@@ -112,42 +146,127 @@ struct op_rope_angles {
     float *out; /* [R, pairs, 2] */
 };
 
-/* Splits q, k, v; norms q and k per head (if weights are given); rotates pairs (i, i + pair_offset)
- * of q and k for i < pairs, other dims unchanged; multiplies q by q_scale; writes k and v into the
- * sequence's KV blocks at the row's position. */
+/* Splits q, k, v; norms q and k per head (if weights are given) and v (if asked, without weights);
+ * rotates pairs (i, i + pair_offset) of q and k for i < pairs, other dims unchanged; multiplies q
+ * by q_scale, and by 1 + q_growth ln(1 + floor(position / q_growth_tokens)); writes k and v into
+ * the sequence's KV blocks at the row's position. Without kv only q is there and made. */
 struct op_qkv {
-    const float *qkv; /* [R, (heads + 2 kv_heads) * head_dim]: q heads, k heads, v heads */
+    const float *qkv; /* [R, row_cols]: q heads, k heads, v heads unless v_from_k */
+    int64_t row_cols;
     int heads, kv_heads, head_dim;
+    int q_step;    /* from one q head to the next: head_dim, or more where a gate lies between */
+    bool v_from_k; /* v is what k was before its norm */
+    bool v_norm;
     const float *q_norm, *k_norm; /* [head_dim] or NULL */
     float eps;
     const float *angles; /* [R, pairs, 2] of op_rope_angles */
     int pairs, pair_offset;
-    float q_scale;
+    float q_scale, q_growth; /* q_growth 0: none */
+    float q_growth_tokens;
+    enum kv_group group;
     void *q;  /* act [R, heads * head_dim] */
-    void *kv; /* this layer's KV blocks */
+    void *kv; /* this layer's KV blocks, or NULL */
 };
 
 /* Query head j reads kv head j / (heads / kv_heads). Score s = q k (q_scale is in q already),
  * softcap c > 0: c tanh(s / c). Row at position p sees positions q with p - window < q <= p (window
  * 0: all). Softmax in fp32; with sinks one more logit per head enters the denominator alone. Parts
- * as said at KV_BLOCK_TOKENS: m = -inf, l = 0, o = 0; each part in ascending order of position. */
+ * as said at KV_BLOCK_TOKENS: m = -inf, l = 0, o = 0; each part in ascending order of position.
+ * With a gate g the head's output is multiplied by 1 / (1 + e^-g), element by element. */
 struct op_attention {
     const void *q;  /* act [R, heads * head_dim] */
     const void *kv; /* this layer's KV blocks */
     int heads, kv_heads, head_dim;
+    enum kv_group group;
     int window;
     float softcap;
     const float *sinks; /* [heads] or NULL */
-    void *out;          /* act [R, heads * head_dim] */
+    const float *gate;  /* head j of row r at gate + r * gate_row + j * gate_step, or NULL */
+    int64_t gate_row;
+    int gate_step;
+    void *out; /* act [R, heads * head_dim] */
 };
 
-/* out = act( f(gate) * up ) */
-enum glu_kind { GLU_SILU, GLU_GELU_TANH };
+/* out = act( f(gate) * up * 1 / (1 + e^-row_gate) ). GLU_CLAMPED (gpt-oss) is, with g and u cut at
+ * limit (g from above only), g / (1 + e^(-1.702 g)) * (u + 1). */
+enum glu_kind { GLU_SILU, GLU_GELU_TANH, GLU_CLAMPED };
 struct op_glu {
     enum glu_kind kind;
-    const float *gate_up; /* [R, 2 cols]: gate, then up */
+    float limit;
+    const float *gate, *up;   /* element k of row r at [r * row + k * step] */
+    int64_t gate_row, up_row; /* floats from one row to the next */
+    int step;                 /* 1, or 2 where gate and up alternate */
+    const float *row_gate;    /* [r * gate_row] one number a row, or NULL: no such factor */
     int64_t cols;
     void *out; /* act [R, cols] */
+};
+
+/* Picks each row's experts, all in fp32: n = h * (mean(h^2) + eps)^-1/2 * norm; logits n W^T +
+ * bias; the top_k largest (ties: the lower index), descending; weights their softmax (renormalize),
+ * or the softmax over all experts; times expert_scale of the chosen. */
+struct op_route {
+    const float *h;    /* [R, cols] */
+    const float *norm; /* [cols] or NULL: ones */
+    float eps;
+    int64_t cols;
+    const float *router;       /* [experts, cols] */
+    const float *bias;         /* [experts] or NULL */
+    const float *expert_scale; /* [experts] or NULL */
+    int experts, top_k;        /* top_k <= MOE_MAX_TOP_K */
+    bool renormalize;
+    int32_t *expert; /* [R, top_k] */
+    float *weight;   /* [R, top_k] */
+};
+enum { MOE_MAX_TOP_K = 64 };
+
+/* y[r] = (or +=) sum over slots, ascending, of weight * expert(x[r]), each a GLU between two
+ * linears as above. The sum starts from +0 and is added once. */
+struct op_moe {
+    enum linear_mode mode;
+    const struct experts *experts;
+    const void *x;         /* act [R, hidden] */
+    const int32_t *expert; /* [R, top_k] */
+    const float *weight;   /* [R, top_k] */
+    int top_k;
+    enum glu_kind kind;
+    float limit;
+    bool interleaved; /* rows of gate_up alternate gate and up; else gate, then up */
+    float *y;         /* [R, hidden] */
+};
+
+/* Gated delta net (Yang et al. 2024) of one layer: a causal convolution of 4 with SiLU over the
+ * channels q|k|v, then per value head h, with q and k of key head h / (value_heads / key_heads)
+ * divided by (sum of squares + 1e-6)^1/2 and q by key_dim^1/2 too:
+ *     S = e^(-decay softplus(a + dt_bias)) S;  S += k (sigmoid(b) (v - S^T k))^T;  o = S^T q
+ * out = act( o * (mean(o^2) + eps)^-1/2 * norm * silu(z) ), per head. State and the three last
+ * inputs of the convolution live in the sequence's slot; at position 0 they start from zeros. */
+struct gdn_shape {
+    int key_heads, value_heads, key_dim, value_dim;
+};
+enum { GDN_CONV = 4 };
+struct op_gdn {
+    struct gdn_shape shape;
+    float *in;            /* [R, row]: q k v z b a, each all heads; overwritten */
+    const float *conv;    /* [channels, GDN_CONV], the oldest first */
+    const float *decay;   /* [value_heads] e^A_log */
+    const float *dt_bias; /* [value_heads] */
+    const float *norm;    /* [value_dim] */
+    float eps;
+    void *state; /* this layer's slots, gdn_state_bytes each */
+    void *out;   /* act [R, value_heads * value_dim] */
+};
+static inline int64_t gdn_channels(const struct gdn_shape *s) {
+    return 2 * (int64_t)s->key_heads * s->key_dim + (int64_t)s->value_heads * s->value_dim;
+}
+static inline int64_t gdn_row(const struct gdn_shape *s) {
+    return gdn_channels(s) + (int64_t)s->value_heads * (s->value_dim + 2);
+}
+
+/* y = cap tanh(y / cap), over out_rows */
+struct op_softcap {
+    float *y; /* [out_rows, cols] */
+    int64_t cols;
+    float cap;
 };
 
 /* Draws one token per row of logits. Order: repetition, presence and frequency penalties, then
@@ -197,6 +316,11 @@ struct backend_ops {
                          const float *const *bias, struct matrix **out, struct imp_error *err);
     void (*matrix_free)(struct backend *be, struct matrix *matrix);
     size_t (*matrix_bytes)(struct backend *be, const struct weight *parts, int count);
+    /* Takes over the matrices, one pair an expert, also where it fails. */
+    int (*experts_create)(struct backend *be, struct matrix *const *gate_up,
+                          struct matrix *const *down, int count, struct experts **out,
+                          struct imp_error *err);
+    void (*experts_free)(struct backend *be, struct experts *experts);
     int (*table_create)(struct backend *be, const struct weight *weight, struct table **out,
                         struct imp_error *err);
     void (*table_free)(struct backend *be, struct table *table);
@@ -206,6 +330,8 @@ struct backend_ops {
     void (*act_read)(struct backend *be, const void *act, int rows, int64_t cols, float *host);
     size_t (*kv_block_bytes)(struct backend *be, int kv_heads,
                              int head_dim); /* one layer, K and V */
+    size_t (*gdn_state_bytes)(struct backend *be,
+                              const struct gdn_shape *shape); /* one layer, one slot */
     size_t (*scratch_bytes)(struct backend *be, const struct step_limits *max);
     int (*reserve)(struct backend *be, const struct step_limits *max, struct imp_error *err);
 
@@ -214,11 +340,17 @@ struct backend_ops {
 
     void (*embed)(struct backend *be, const struct op_embed *op);
     void (*norm)(struct backend *be, const struct op_norm *op);
+    void (*convert)(struct backend *be, const struct op_convert *op);
+    void (*post_norm)(struct backend *be, const struct op_post_norm *op);
     void (*linear)(struct backend *be, const struct op_linear *op);
     void (*rope_angles)(struct backend *be, const struct op_rope_angles *op);
     void (*qkv)(struct backend *be, const struct op_qkv *op);
     void (*attention)(struct backend *be, const struct op_attention *op);
     void (*glu)(struct backend *be, const struct op_glu *op);
+    void (*route)(struct backend *be, const struct op_route *op);
+    void (*moe)(struct backend *be, const struct op_moe *op);
+    void (*gdn)(struct backend *be, const struct op_gdn *op);
+    void (*softcap)(struct backend *be, const struct op_softcap *op);
     void (*sample)(struct backend *be, const struct op_sample *op);
 };
 

@@ -15,6 +15,8 @@ void batch_create(struct batch_arrays *a, const struct step_limits *max) {
     a->seq = ints(max->rows);
     a->seq_row = ints(max->seqs + 1);
     a->blocks = ints((int64_t)max->seqs * max->max_blocks);
+    a->window_blocks = ints((int64_t)max->seqs * max->max_blocks);
+    a->slot = ints(max->seqs);
     a->out_row = ints(max->out_rows);
 }
 
@@ -24,6 +26,8 @@ void batch_destroy(struct batch_arrays *a) {
     free(a->seq);
     free(a->seq_row);
     free(a->blocks);
+    free(a->window_blocks);
+    free(a->slot);
     free(a->out_row);
     *a = (struct batch_arrays){0};
 }
@@ -43,6 +47,10 @@ void batch_fill(struct batch_arrays *a, const struct plan *plan, const struct st
         }
         int32_t *blocks = a->blocks + (int64_t)i * max->max_blocks;
         memcpy(blocks, e->seq->blocks, (size_t)e->seq->block_count * sizeof *blocks);
+        a->slot[i] = e->seq->slot;
+        if (e->seq->window_blocks == NULL) continue;
+        memcpy(a->window_blocks + (int64_t)i * max->max_blocks, e->seq->window_blocks,
+               (size_t)e->seq->block_count * sizeof *blocks);
     }
     a->seq_row[plan->count] = row;
     *out = (struct batch){.rows = row,
@@ -52,7 +60,8 @@ void batch_fill(struct batch_arrays *a, const struct plan *plan, const struct st
                           .position = a->position,
                           .seq = a->seq,
                           .seq_row = a->seq_row,
-                          .blocks = a->blocks,
+                          .blocks = {a->blocks, a->window_blocks},
+                          .slot = a->slot,
                           .max_blocks = max->max_blocks,
                           .out_row = a->out_row};
 }

@@ -5,7 +5,7 @@
 #include "engine/scheduler.h"
 
 struct batch_arrays {
-    int32_t *token, *position, *seq, *seq_row, *blocks, *out_row;
+    int32_t *token, *position, *seq, *seq_row, *blocks, *window_blocks, *slot, *out_row;
 };
 
 void batch_create(struct batch_arrays *a, const struct step_limits *max);

@@ -97,7 +97,8 @@ static void push_prompt_logits(struct imp_engine *e, const struct plan_entry *en
                           (size_t)entry->out_count * (size_t)vocab * sizeof(float));
     struct event_slot slot = {.event = {.kind = IMP_EVENT_LOGITS,
                                         .rows = (uint32_t)entry->out_count,
-                                        .position = (uint32_t)entry->first}};
+                                        .position = (uint32_t)seq->delivered}};
+    seq->delivered += entry->out_count;
     stream_push(seq, &slot, "", 0);
 }
 
@@ -127,8 +128,7 @@ static int collect_rows(struct imp_engine *e) {
         struct imp_stream *seq = entry->seq;
         seq->computed += entry->count;
         scheduler_computed(&e->scheduler, seq);
-        if (seq->request.prompt_logits && entry->first < seq->prompt_count)
-            push_prompt_logits(e, entry, out_row);
+        if (entry->prompt_logits && entry->out_count > 0) push_prompt_logits(e, entry, out_row);
         out_row += entry->out_count;
         if (seq->computed < seq->token_count || seq->request.max_tokens == 0) continue;
         e->sample_rows[samples] = sample_row_of(seq);
@@ -155,7 +155,7 @@ static void commit(struct imp_engine *e) {
         /* A sequence that ended above may be freed: only those without an answer are looked at. */
         bool sampled = false;
         for (int j = 0; j < samples; j++) sampled |= e->sample_entry[j] == i;
-        if (!sampled && seq->computed == seq->prompt_count && seq->request.max_tokens == 0)
+        if (!sampled && seq->computed == seq->token_count && seq->request.max_tokens == 0)
             finish(e, seq, IMP_FINISH_LENGTH, NULL);
     }
 }
@@ -176,6 +176,7 @@ static bool step(struct imp_engine *e) {
             finish(e, e->plan.entry[i].seq, IMP_FINISH_ERROR, &error);
     }
     atomic_fetch_add(&e->step_allocations, mem_calls() - before);
+    atomic_store(&e->preemptions, e->scheduler.preemptions);
     return true;
 }
 
@@ -225,7 +226,8 @@ static void *engine_main(void *arg) {
 int engine_start(struct imp_engine *e, struct imp_error *err) {
     const size_t batch = (size_t)e->limits.max_batch;
     kv_create(&e->kv, e->limits.kv_blocks, (uint64_t)e->options.value[SETTING_KV_SHUFFLE]);
-    scheduler_create(&e->scheduler, &e->limits, &e->kv,
+    seats_create(&e->seats, &e->limits, (uint64_t)e->options.value[SETTING_KV_SHUFFLE]);
+    scheduler_create(&e->scheduler, &e->limits, &e->kv, &e->seats,
                      e->options.value[SETTING_PREFIX_CACHE] != 0);
     batch_create(&e->arrays, &e->limits.step);
     e->plan.entry = mem_zero(batch, sizeof *e->plan.entry);
@@ -256,6 +258,7 @@ void engine_stop(struct imp_engine *e) {
         e->thread_started = false;
     }
     scheduler_destroy(&e->scheduler);
+    seats_destroy(&e->seats);
     kv_destroy(&e->kv);
     batch_destroy(&e->arrays);
     free(e->plan.entry);

@@ -28,6 +28,7 @@ struct imp_engine {
 
     /* the thread's own */
     struct kv kv;
+    struct seats seats;
     struct scheduler scheduler;
     struct plan plan;
     struct batch_arrays arrays;
@@ -43,7 +44,7 @@ struct imp_engine {
     pthread_cond_t wake;
     struct imp_stream *inbox, **inbox_end; /* in order of submission */
     bool stop, changed;
-    atomic_ullong step_allocations;
+    atomic_ullong step_allocations, preemptions;
 };
 
 /* Starts the thread on an engine whose model is open and reserved. */

@@ -135,6 +135,13 @@ static int put_memory(struct inspection *in, const struct imp_options *options,
         put_int(in, "kv_block_bytes", (int64_t)l.kv_block_bytes);
         put_int(in, "weight_bytes", (int64_t)l.weight_bytes);
         put_int(in, "kv_bytes", (int64_t)l.kv_bytes);
+        put_int(in, "sequences", l.seats);
+        put_int(in, "window_tokens", l.window);
+        put_int(in, "window_blocks_per_sequence", l.window_blocks);
+        put_int(in, "window_block_bytes", (int64_t)l.window_block_bytes);
+        put_int(in, "window_bytes", (int64_t)l.window_bytes);
+        put_int(in, "state_bytes_per_sequence", (int64_t)l.slot_bytes);
+        put_int(in, "state_bytes", (int64_t)l.state_bytes);
         put_int(in, "activation_bytes", (int64_t)l.activation_bytes);
         put_int(in, "scratch_bytes", (int64_t)l.scratch_bytes);
         put_int(in, "total_bytes", (int64_t)limits_total_bytes(&l));

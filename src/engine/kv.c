@@ -72,6 +72,7 @@ bool kv_take(struct kv *kv, int32_t *out, int count) {
         unheld_remove(kv, id);
         forget(kv, id);
         kv->block[id].refs = 1;
+        kv->block[id].twin = -1;
         kv->block[id].generation++;
         out[i] = id;
     }
@@ -81,6 +82,16 @@ bool kv_take(struct kv *kv, int32_t *out, int count) {
 void kv_release(struct kv *kv, int32_t id) {
     check(kv->block[id].refs > 0);
     if (--kv->block[id].refs == 0) unheld_append(kv, id);
+}
+
+uint32_t kv_generation(const struct kv *kv, int32_t id) {
+    return kv->block[id].generation;
+}
+
+bool kv_hold(struct kv *kv, int32_t id, uint32_t generation) {
+    if (id < 0 || kv->block[id].generation != generation) return false;
+    if (kv->block[id].refs++ == 0) unheld_remove(kv, id);
+    return true;
 }
 
 static uint64_t chain_hash(const struct kv *kv, uint64_t parent_chain, const int32_t *tokens) {

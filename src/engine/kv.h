@@ -24,6 +24,9 @@ struct kv_block {
     int32_t hash_next;     /* next in the bucket, -1 */
     int32_t older, newer;  /* list of blocks nobody holds, -1 at its ends */
     int32_t token[KV_BLOCK_TOKENS];
+    int32_t
+        twin; /* block of the window pool with the same positions, -1: none, and its generation */
+    uint32_t twin_generation;
 };
 
 struct kv {
@@ -49,5 +52,10 @@ int kv_find_prefix(struct kv *kv, const int32_t *tokens, int max_blocks, int32_t
 /* Declares that block `id` now holds these 64 tokens after `parent` (-1: first). Does nothing if an
  * equal chain is findable already. The caller holds both. */
 void kv_publish(struct kv *kv, int32_t id, int32_t parent, const int32_t *tokens);
+
+/* A pool without publishing holds the blocks of layers with a window: what nobody holds keeps its
+ * contents until it is handed out anew, and can be held again until then. */
+uint32_t kv_generation(const struct kv *kv, int32_t id);
+bool kv_hold(struct kv *kv, int32_t id, uint32_t generation); /* false: it was handed out anew */
 
 #endif

@@ -125,10 +125,17 @@ static int warm_up(struct imp_engine *e, struct imp_error *err) {
                           .position = &zero,
                           .seq = &zero,
                           .seq_row = seq_row,
-                          .blocks = &zero,
+                          .blocks = {&zero, &zero},
+                          .slot = &zero,
                           .max_blocks = 1,
                           .out_row = &zero};
     return model_forward(&e->model, &batch, NULL, err);
+}
+
+static int reserve(struct imp_engine *e, struct imp_error *err) {
+    const struct limits *l = &e->limits;
+    const struct model_memory memory = {{l->kv_blocks, l->seats * l->window_blocks}, l->seats};
+    return model_reserve(&e->model, &l->step, &memory, err);
 }
 
 static int open_model(struct imp_engine *e, const char *path, struct imp_error *err) {
@@ -138,7 +145,7 @@ static int open_model(struct imp_engine *e, const char *path, struct imp_error *
         (rc = model_open(&e->checkpoint, e->backend, NULL, NULL, &e->model, err)) < 0 ||
         (rc = limits_make(&e->model.desc, e->backend, &e->options, threads, e->model.weight_bytes,
                           &e->limits, err)) < 0 ||
-        (rc = model_reserve(&e->model, &e->limits.step, e->limits.kv_blocks, err)) < 0)
+        (rc = reserve(e, err)) < 0)
         return rc;
     int32_t known = tokenizer_size(e->tokenizer);
     e->usable_vocab = known < e->model.desc.vocab ? known : e->model.desc.vocab;
@@ -220,6 +227,7 @@ void imp_info_get(const struct imp_engine *e, struct imp_info *out) {
         .min_p = e->defaults.min_p,
         .top_k = e->defaults.top_k,
         .repetition_penalty = e->defaults.repetition_penalty,
+        .preemptions = atomic_load(&((struct imp_engine *)(uintptr_t)e)->preemptions),
         .step_allocations = atomic_load(&((struct imp_engine *)(uintptr_t)e)->step_allocations),
     };
 }

@@ -80,6 +80,7 @@ static void allocate(struct imp_stream *s, const struct limits *limits, int64_t 
     s->request.max_tokens = (uint32_t)answer;
     s->prompt_count = s->token_count = (int)r->prompt_tokens;
     s->capacity = s->prompt_count + (int)answer;
+    s->delivered = r->prompt_logits ? 0 : s->prompt_count;
     s->tokens = mem_alloc((size_t)s->capacity * sizeof *s->tokens);
     memcpy(s->tokens, r->prompt, r->prompt_tokens * sizeof *s->tokens);
     s->block_capacity = (s->capacity + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
@@ -89,6 +90,11 @@ static void allocate(struct imp_stream *s, const struct limits *limits, int64_t 
         s->request.max_tokens = (uint32_t)(s->capacity - s->prompt_count);
     }
     s->blocks = mem_alloc((size_t)s->block_capacity * sizeof *s->blocks);
+    if (limits->window_blocks > 0) {
+        s->window_blocks = mem_alloc((size_t)s->block_capacity * sizeof *s->window_blocks);
+        memset(s->window_blocks, 0xff, (size_t)s->block_capacity * sizeof *s->window_blocks);
+        s->spare_blocks = mem_alloc((size_t)limits->window_blocks * sizeof *s->spare_blocks);
+    }
     if (has_penalties(r)) {
         int64_t most = s->capacity < vocab ? s->capacity : vocab;
         s->seen = mem_alloc((size_t)most * sizeof *s->seen);
@@ -137,6 +143,8 @@ void stream_unref(struct imp_stream *s) {
     if (atomic_fetch_sub(&s->refs, 1) != 1) return;
     free(s->tokens);
     free(s->blocks);
+    free(s->window_blocks);
+    free(s->spare_blocks);
     free(s->seen);
     free(s->seen_generated);
     free(s->seen_index);

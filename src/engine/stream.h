@@ -38,8 +38,15 @@ struct imp_stream {
     int capacity, prompt_count, token_count;
     int computed;    /* tokens whose KV is in the cache */
     int published;   /* full blocks handed to the prefix cache */
+    int delivered;   /* prompt tokens whose logits the caller got; prompt_count if it wants none */
     int32_t *blocks; /* [block_capacity] */
     int block_count, block_capacity;
+    /* Of layers with a window: by logical block, -1 where none is held; those taken and not in use;
+     * the first logical block that may be held. */
+    int32_t *window_blocks; /* [block_capacity] or NULL */
+    int32_t *spare_blocks;  /* [limits.window_blocks] */
+    int spare_count, window_first;
+    int32_t slot; /* of recurrent state, and of everything that a seat holds */
     int32_t *seen, *seen_generated,
         *seen_index; /* for penalties; index: [vocab] 1 + place in seen */
     int seen_count;

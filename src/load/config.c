@@ -20,6 +20,12 @@ static yyjson_val *member(yyjson_val *object, const char *key) {
     return yyjson_is_null(value) ? NULL : value;
 }
 
+bool config_is_null(const struct config *config, const char *key) {
+    yyjson_val *value = yyjson_obj_get(config->text, key);
+    if (value == NULL) value = yyjson_obj_get(config->top, key);
+    return yyjson_is_null(value);
+}
+
 /* A null in text_config counts as absent: transformers writes it for every field left unset. */
 static struct field find(const struct config *config, const char *key) {
     struct field f = {.value = member(config->text, key)};

@@ -29,6 +29,9 @@ void config_close(struct config *config); /* zeroed is fine */
 /* The field as found (text_config first), or NULL if absent or null. */
 yyjson_val *config_get(const struct config *config, const char *key);
 
+/* Whether the field is there and null, where that differs from absent. */
+bool config_is_null(const struct config *config, const char *key);
+
 /* Each returns 0 and the value, the default if the field is absent or null, or IMP_ERR_FILE with
  * "config.json: $.key" and the range. Integers are exact: 1.5, 1e3 and "4" are errors. */
 int config_int(const struct config *config, const char *key, int64_t min, int64_t max,

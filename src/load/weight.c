@@ -51,17 +51,18 @@ static void dequantize_mxfp4(const struct weight *w, int64_t row, float *out) {
 
 void weight_dequantize_row(const struct weight *w, int64_t row, float *out) {
     const int64_t n = w->cols;
+    const float m = w->multiplier;
     switch (w->format) {
     case WEIGHT_F32:
-        memcpy(out, (const float *)w->data + row * n, (size_t)n * 4);
+        for (int64_t k = 0; k < n; k++) out[k] = ((const float *)w->data)[row * n + k] * m;
         break;
     case WEIGHT_F16:
         for (int64_t k = 0; k < n; k++)
-            out[k] = fp16_decode(((const uint16_t *)w->data)[row * n + k]);
+            out[k] = fp16_decode(((const uint16_t *)w->data)[row * n + k]) * m;
         break;
     case WEIGHT_BF16:
         for (int64_t k = 0; k < n; k++)
-            out[k] = bf16_decode(((const uint16_t *)w->data)[row * n + k]);
+            out[k] = bf16_decode(((const uint16_t *)w->data)[row * n + k]) * m;
         break;
     case WEIGHT_FP8:
         dequantize_fp8(w, row, out);
@@ -74,4 +75,54 @@ void weight_dequantize_row(const struct weight *w, int64_t row, float *out) {
         dequantize_mxfp4(w, row, out);
         break;
     }
+}
+
+/* Bytes of one row of data and of block scales. */
+static size_t data_row_bytes(const struct weight *w) {
+    switch (w->format) {
+    case WEIGHT_F32:
+        return (size_t)w->cols * 4;
+    case WEIGHT_F16:
+    case WEIGHT_BF16:
+        return (size_t)w->cols * 2;
+    case WEIGHT_FP8:
+        return (size_t)w->cols;
+    case WEIGHT_NVFP4:
+    case WEIGHT_MXFP4:
+        break;
+    }
+    return (size_t)w->cols / 2;
+}
+
+static size_t scale_row_bytes(const struct weight *w) {
+    if (w->block_scale == NULL) return 0;
+    return (size_t)(w->cols / (w->format == WEIGHT_NVFP4 ? NVFP4_BLOCK : MXFP4_BLOCK));
+}
+
+struct weight weight_gather_rows(const struct weight *w, const int64_t *row, int64_t count,
+                                 struct arena *arena) {
+    const size_t data_bytes = data_row_bytes(w), block_bytes = scale_row_bytes(w);
+    struct weight out = *w;
+    out.rows = count;
+    uint8_t *data = arena_array(arena, (size_t)count, data_bytes), *block = NULL;
+    float *scale = NULL;
+    const int64_t per_row = w->scale ? (w->cols + w->scale_cols - 1) / w->scale_cols : 0;
+    if (block_bytes) block = arena_array(arena, (size_t)count, block_bytes);
+    if (per_row) scale = arena_array(arena, (size_t)(count * per_row), sizeof *scale);
+    for (int64_t i = 0; i < count; i++) {
+        const int64_t from = row[i];
+        memcpy(data + (size_t)i * data_bytes, (const uint8_t *)w->data + (size_t)from * data_bytes,
+               data_bytes);
+        if (block_bytes)
+            memcpy(block + (size_t)i * block_bytes, w->block_scale + (size_t)from * block_bytes,
+                   block_bytes);
+        if (per_row)
+            memcpy(scale + i * per_row, w->scale + from / w->scale_rows * per_row,
+                   (size_t)per_row * sizeof *scale);
+    }
+    out.data = data;
+    out.block_scale = block;
+    out.scale = scale;
+    if (per_row) out.scale_rows = 1;
+    return out;
 }

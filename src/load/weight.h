@@ -7,6 +7,8 @@
 
 #include <stdint.h>
 
+#include "base/arena.h"
+
 enum weight_format {
     WEIGHT_F32,   /* data f32  [rows, cols] */
     WEIGHT_F16,   /* data fp16 [rows, cols] */
@@ -37,5 +39,10 @@ int64_t weight_bytes(const struct weight *w);         /* codes and scales as sto
 
 /* Row `row` as fp32, exact but for the roundings of its own scales. out[cols]. */
 void weight_dequantize_row(const struct weight *w, int64_t row, float *out);
+
+/* A weight of `count` rows, the i-th a copy of row[i] of w (in range), in the arena. Exact in every
+ * format: scales run along rows. */
+struct weight weight_gather_rows(const struct weight *w, const int64_t *row, int64_t count,
+                                 struct arena *arena);
 
 #endif

@@ -2,28 +2,68 @@
 
 #include <stdio.h>
 
-static int64_t attention_parameters(const struct model_desc *desc, const struct attention_desc *a) {
-    int64_t q = (int64_t)a->heads * a->head_dim, kv = (int64_t)a->kv_heads * a->head_dim;
-    int64_t n = desc->hidden * (2 * q + 2 * kv);
-    if (a->qkv_bias) n += q + 2 * kv;
+static int64_t max64(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
+int64_t attention_row(const struct attention_desc *a) {
+    int64_t q = (int64_t)a->heads * attention_q_step(a), kv = (int64_t)a->kv_heads * a->head_dim;
+    if (a->shares_kv) return q;
+    return q + (a->v_from_k ? kv : 2 * kv);
+}
+
+static int64_t attention_parameters(const struct model_desc *desc, int i) {
+    const struct attention_desc *a = &desc->layer[i].attention;
+    const int64_t row = attention_row(a);
+    int64_t n = desc->hidden * (row + (int64_t)a->heads * a->head_dim);
+    if (a->qkv_bias) n += row;
     if (a->out_bias) n += desc->hidden;
-    if (a->qk_norm) n += 2 * a->head_dim;
+    if (a->qk_norm) n += a->shares_kv ? a->head_dim : 2 * a->head_dim;
+    if (a->sinks) n += a->heads;
     return n;
+}
+
+static int64_t gdn_parameters(const struct model_desc *desc, const struct gdn_shape *s) {
+    const int64_t values = (int64_t)s->value_heads * s->value_dim;
+    return desc->hidden * (gdn_row(s) + values) + gdn_channels(s) * GDN_CONV + 2 * s->value_heads +
+           s->value_dim;
+}
+
+static int64_t moe_parameters(const struct model_desc *desc, const struct moe_desc *m) {
+    if (m->experts == 0) return 0;
+    int64_t n = desc->hidden * m->experts + 3 * desc->hidden * m->width * m->experts;
+    if (m->layout == EXPERTS_GPT_OSS) n += (2 * m->width + desc->hidden) * m->experts;
+    if (m->router_bias) n += m->experts;
+    if (m->router_norm) n += desc->hidden;
+    if (m->expert_scale) n += m->experts;
+    n += 3 * desc->hidden * m->shared_width;
+    if (m->shared_gate) n += desc->hidden;
+    return n;
+}
+
+static int64_t layer_parameters(const struct model_desc *desc, int i) {
+    const struct layer_desc *layer = &desc->layer[i];
+    int64_t n = layer->mixer == MIXER_GDN ? gdn_parameters(desc, &layer->gdn.shape)
+                                          : attention_parameters(desc, i);
+    n += 2 * desc->hidden + 3 * desc->hidden * layer->ffn.width;
+    if (layer->ffn.bias) n += 2 * layer->ffn.width + desc->hidden;
+    n += moe_parameters(desc, &layer->moe);
+    if (desc->post_norms) n += 2 * desc->hidden;
+    if (layer->ffn.width && layer->moe.experts) n += 3 * desc->hidden;
+    if (desc->ple_width) n += 2 * desc->hidden * desc->ple_width + desc->hidden;
+    return n + desc->layer_scale;
 }
 
 int64_t model_desc_parameters(const struct model_desc *desc) {
     int64_t n = desc->vocab * desc->hidden * (desc->tied_head ? 1 : 2) + desc->hidden;
-    for (int i = 0; i < desc->layers; i++) {
-        const struct layer_desc *layer = &desc->layer[i];
-        n += attention_parameters(desc, &layer->attention) + 2 * desc->hidden;
-        n += 3 * desc->hidden * layer->ffn.width;
-        if (layer->ffn.bias) n += 2 * layer->ffn.width + desc->hidden;
-    }
+    for (int i = 0; i < desc->layers; i++) n += layer_parameters(desc, i);
+    if (desc->ple_width)
+        n += desc->ple_width * (desc->layers * (desc->ple_vocab + desc->hidden) + 1);
     return n;
 }
 
 int model_desc_max_heads(const struct model_desc *desc) {
-    int max = 0;
+    int max = 1;
     for (int i = 0; i < desc->layers; i++) {
         if (desc->layer[i].attention.heads > max) max = desc->layer[i].attention.heads;
     }
@@ -31,7 +71,7 @@ int model_desc_max_heads(const struct model_desc *desc) {
 }
 
 int model_desc_max_head_dim(const struct model_desc *desc) {
-    int max = 0;
+    int max = 2;
     for (int i = 0; i < desc->layers; i++) {
         if (desc->layer[i].attention.head_dim > max) max = desc->layer[i].attention.head_dim;
     }
@@ -39,17 +79,37 @@ int model_desc_max_head_dim(const struct model_desc *desc) {
 }
 
 int64_t model_desc_max_cols(const struct model_desc *desc) {
-    int64_t max = desc->hidden;
+    int64_t max = max64(desc->hidden, desc->ple_width);
     for (int i = 0; i < desc->layers; i++) {
-        const struct attention_desc *a = &desc->layer[i].attention;
-        if ((int64_t)a->heads * a->head_dim > max) max = (int64_t)a->heads * a->head_dim;
-        if (desc->layer[i].ffn.width > max) max = desc->layer[i].ffn.width;
+        const struct layer_desc *layer = &desc->layer[i];
+        const struct gdn_shape *s = &layer->gdn.shape;
+        max = max64(max, layer->mixer == MIXER_GDN
+                             ? (int64_t)s->value_heads * s->value_dim
+                             : (int64_t)layer->attention.heads * layer->attention.head_dim);
+        max = max64(max, max64(layer->ffn.width, layer->moe.width));
+        max = max64(max, layer->moe.shared_width);
     }
     return max;
 }
 
-void module_name(enum module module, int layer, char out[128]) {
-    static const char *const names[MODULE_COUNT] = {
+void model_desc_limits(const struct model_desc *desc, struct step_limits *out) {
+    out->max_cols = model_desc_max_cols(desc);
+    out->max_heads = model_desc_max_heads(desc);
+    out->max_head_dim = model_desc_max_head_dim(desc);
+    out->vocab = desc->vocab;
+    out->moe_top_k = 0;
+    out->moe_width = out->moe_hidden = 0;
+    for (int i = 0; i < desc->layers; i++) {
+        const struct moe_desc *m = &desc->layer[i].moe;
+        if (m->experts == 0) continue;
+        if (m->top_k > out->moe_top_k) out->moe_top_k = m->top_k;
+        out->moe_width = max64(out->moe_width, m->width);
+        out->moe_hidden = desc->hidden;
+    }
+}
+
+void module_name(const struct model_desc *desc, enum module module, int layer, char out[128]) {
+    static const char *const usual[MODULE_COUNT] = {
         [MODULE_Q] = "self_attn.q_proj",
         [MODULE_K] = "self_attn.k_proj",
         [MODULE_V] = "self_attn.v_proj",
@@ -57,10 +117,33 @@ void module_name(enum module module, int layer, char out[128]) {
         [MODULE_GATE] = "mlp.gate_proj",
         [MODULE_UP] = "mlp.up_proj",
         [MODULE_DOWN] = "mlp.down_proj",
-        [MODULE_INPUT_NORM] = "input_layernorm",
-        [MODULE_POST_NORM] = "post_attention_layernorm",
-        [MODULE_Q_NORM] = "self_attn.q_norm",
-        [MODULE_K_NORM] = "self_attn.k_norm",
+        [MODULE_GDN_QKV] = "linear_attn.in_proj_qkv",
+        [MODULE_GDN_Z] = "linear_attn.in_proj_z",
+        [MODULE_GDN_B] = "linear_attn.in_proj_b",
+        [MODULE_GDN_A] = "linear_attn.in_proj_a",
+        [MODULE_GDN_OUT] = "linear_attn.out_proj",
+        [MODULE_SHARED_GATE] = "mlp.shared_expert.gate_proj",
+        [MODULE_SHARED_UP] = "mlp.shared_expert.up_proj",
+        [MODULE_SHARED_EXPERT_GATE] = "mlp.shared_expert_gate",
+        [MODULE_SHARED_DOWN] = "mlp.shared_expert.down_proj",
+        [MODULE_ROUTER] = "mlp.gate",
+        [MODULE_EXPERTS] = "mlp.experts",
+        [MODULE_PLE_GATE] = "per_layer_input_gate",
+        [MODULE_PLE_PROJ] = "per_layer_projection",
+        [MODULE_GDN_QKVZ] = "linear_attn.in_proj_qkvz",
+        [MODULE_GDN_BA] = "linear_attn.in_proj_ba",
+        [MODULE_INPUT_NORM] = "input_layernorm.weight",
+        [MODULE_FFN_NORM] = "post_attention_layernorm.weight",
+        [MODULE_Q_NORM] = "self_attn.q_norm.weight",
+        [MODULE_K_NORM] = "self_attn.k_norm.weight",
+        [MODULE_SINKS] = "self_attn.sinks",
+        [MODULE_GDN_CONV] = "linear_attn.conv1d.weight",
+        [MODULE_GDN_DT_BIAS] = "linear_attn.dt_bias",
+        [MODULE_GDN_A_LOG] = "linear_attn.A_log",
+        [MODULE_GDN_NORM] = "linear_attn.norm.weight",
+        [MODULE_PLE_NORM] = "post_per_layer_input_norm.weight",
+        [MODULE_LAYER_SCALE] = "layer_scalar",
     };
-    snprintf(out, 128, "model.layers.%d.%s", layer, names[module]);
+    const char *name = desc->names && desc->names[module] ? desc->names[module] : usual[module];
+    snprintf(out, 128, "model.layers.%d.%s", layer, name);
 }

@@ -8,11 +8,24 @@
 #include "load/checkpoint.h"
 #include "model/desc.h"
 
+/* What a description says a layer lacks is NULL. Vectors are device fp32. */
 struct layer_weights {
-    float *input_norm, *post_norm; /* device [hidden] */
-    float *q_norm, *k_norm;        /* device [head_dim] or NULL */
-    struct matrix *qkv, *out;      /* q, k, v stacked */
-    struct matrix *gate_up, *down; /* gate, up stacked */
+    float *input_norm, *mixer_post_norm;                  /* [hidden] */
+    float *ffn_norm, *ffn_post_norm;                      /* [hidden] */
+    float *q_norm, *k_norm;                               /* [head_dim] */
+    float *sinks;                                         /* [heads] */
+    float *gdn_conv, *gdn_decay, *gdn_dt_bias, *gdn_norm; /* as op_gdn */
+    struct matrix *in, *out;                              /* of the mixer: q|k|v, or q|k|v|z|b|a */
+    struct matrix *gate_up, *down;                        /* of the dense ffn */
+    struct matrix *shared_gate_up, *shared_down;          /* gate|up|gate of the expert's output */
+    struct experts *experts;
+    bool interleaved;                                  /* rows of the experts' gate_up */
+    float *router, *router_bias, *router_norm;         /* as op_route */
+    float *expert_scale;                               /* [experts] */
+    float *dense_post_norm, *moe_norm, *moe_post_norm; /* [hidden] */
+    struct matrix *ple_gate, *ple_proj;
+    float *ple_norm; /* [hidden] */
+    float scale;     /* of h at the layer's end; 1 if none */
 };
 
 struct model {
@@ -24,6 +37,9 @@ struct model {
     float *final_norm;                 /* device [hidden] */
     struct layer_weights *layer;       /* [layers] */
     float *frequency[MODEL_MAX_ROPES]; /* device [pairs] */
+    struct table *ple_embedding;       /* [ple_vocab, layers * ple_width] */
+    struct matrix *ple_model;          /* hidden to layers * ple_width */
+    float *ple_model_norm;             /* device [ple_width] */
     size_t weight_bytes, bytes_per_step;
 
     /* Activations of a step, device, allocated by model_reserve. */
@@ -32,9 +48,13 @@ struct model {
     void *x;                        /* act [rows, max_cols] input of the next product */
     void *q;                        /* act [rows, heads * head_dim] */
     float *wide;                    /* [rows, widest output of a linear]: q|k|v, then gate|up */
+    float *branch, *sum;            /* [rows, hidden] where outputs are normed before they count */
+    float *ple;                     /* [rows, layers, ple_width] */
+    int32_t *expert;                /* [rows, top_k] */
+    float *expert_weight;           /* [rows, top_k] */
     float *angles[MODEL_MAX_ROPES]; /* [rows, pairs, 2] */
     float *logits;                  /* [out_rows, vocab] */
-    void **kv;                      /* [layers] blocks of KV */
+    void **state;                   /* [layers] blocks of KV, or slots of recurrent state */
 };
 
 /* Only the description, from config.json: for inspection. */
@@ -46,18 +66,28 @@ int model_open(struct checkpoint *ck, struct backend *be, imp_progress_fn progre
                void *progress_ctx, struct model *out, struct imp_error *err);
 void model_close(struct model *model); /* zeroed or half-built is fine */
 
-/* Device bytes of activations for these limits, and of one KV block over all layers. */
+/* ---- memory (plan.c) ---- */
+
+/* What sequences keep between steps. */
+struct model_memory {
+    int blocks[KV_GROUPS]; /* of KV */
+    int slots;             /* of recurrent state */
+};
+/* Device bytes of activations for these limits, of one KV block over all layers of a group, and of
+ * one slot over all layers (0: no recurrent state). */
 size_t model_activation_bytes(const struct model_desc *desc, struct backend *be,
                               const struct step_limits *limits);
-size_t model_kv_block_bytes(const struct model_desc *desc, struct backend *be);
-/* Allocates activations and kv_blocks blocks of KV, all that steps will ever use. */
-int model_reserve(struct model *model, const struct step_limits *limits, int kv_blocks,
-                  struct imp_error *err);
+size_t model_kv_block_bytes(const struct model_desc *desc, struct backend *be, enum kv_group group);
+size_t model_slot_bytes(const struct model_desc *desc, struct backend *be);
+/* Allocates activations and memory, all that steps will ever use. */
+int model_reserve(struct model *model, const struct step_limits *limits,
+                  const struct model_memory *memory, struct imp_error *err);
 
 /* What a caller may look at while a step runs: the input of each linear, before the product.
- * module: the first part of the matrix (MODULE_Q for q|k|v, MODULE_GATE for gate|up). */
-typedef void (*model_tap_fn)(void *ctx, enum module module, int layer, const void *x, int rows,
-                             int64_t cols);
+ * module: the first part of the matrix (MODULE_Q for q|k|v, MODULE_GATE for gate|up); last: its
+ * last part. */
+typedef void (*model_tap_fn)(void *ctx, enum module module, enum module last, int layer,
+                             const void *x, int rows, int64_t cols);
 struct model_tap {
     model_tap_fn fn; /* NULL: none */
     void *ctx;

@@ -1,126 +1,96 @@
-/* Binding a checkpoint's tensors to a description, and uploading them. */
+/* Opening a model: what lies outside its layers, and the order of binding. */
+#include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "base/error.h"
 #include "base/str.h"
+#include "model/binder.h"
 #include "model/families/families.h"
-#include "model/model.h"
 
-struct binder {
-    struct model *model;
-    struct checkpoint *ck;
-    struct imp_error *err;
-    int rc; /* first error; later calls do nothing */
-};
+float *binder_upload(struct binder *b, const float *host, int64_t count) {
+    struct backend *be = b->model->be;
+    const size_t bytes = (size_t)count * sizeof *host;
+    float *device = NULL;
+    if (b->rc < 0 || (b->rc = be->ops->alloc(be, bytes, (void **)&device, b->err)) < 0) return NULL;
+    be->ops->write(be, device, host, bytes);
+    b->model->weight_bytes += bytes;
+    return device;
+}
 
-static float *bind_vector(struct binder *b, const char *name, int64_t count, float offset) {
+float *binder_vector(struct binder *b, const char *name, int64_t count, float offset) {
     const float *host;
     if (b->rc < 0) return NULL;
     if ((b->rc = checkpoint_vector(b->ck, name, count, &host, b->err)) < 0) return NULL;
-    float *shifted = mem_alloc((size_t)count * sizeof *shifted), *device = NULL;
+    float *shifted = mem_alloc((size_t)count * sizeof *shifted);
     for (int64_t i = 0; i < count; i++) shifted[i] = host[i] + offset;
-    struct backend *be = b->model->be;
-    b->rc = be->ops->alloc(be, (size_t)count * sizeof *shifted, (void **)&device, b->err);
-    if (b->rc == 0) {
-        be->ops->write(be, device, shifted, (size_t)count * sizeof *shifted);
-        b->model->weight_bytes += (size_t)count * sizeof *shifted;
-    }
+    float *device = binder_upload(b, shifted, count);
     free(shifted);
     return device;
 }
 
-static float *bind_norm(struct binder *b, enum module module, int layer, int64_t count) {
-    char name[128];
-    module_name(module, layer, name);
-    strcat(name, ".weight");
-    return bind_vector(b, name, count, b->model->desc.norm_offset);
-}
-
-struct part {
-    enum module module;
-    int64_t rows;
-    bool bias;
-};
-
-/* Up to three linears on one input as one matrix. */
-static struct matrix *bind_matrix(struct binder *b, int layer, const struct part *parts, int count,
-                                  int64_t cols) {
-    struct weight weights[3];
-    const float *bias[3] = {0};
+struct matrix *binder_matrix(struct binder *b, const struct weight *parts, int count,
+                             const float *const *bias) {
     struct matrix *matrix = NULL;
-    for (int i = 0; i < count && b->rc == 0; i++) {
-        char name[128];
-        module_name(parts[i].module, layer, name);
-        b->rc = checkpoint_weight(b->ck, name, parts[i].rows, cols, &weights[i], b->err);
-        if (b->rc < 0 || !parts[i].bias) continue;
-        strcat(name, ".bias");
-        b->rc = checkpoint_vector(b->ck, name, parts[i].rows, &bias[i], b->err);
-    }
     if (b->rc < 0) return NULL;
     struct backend *be = b->model->be;
-    b->rc = be->ops->matrix_create(be, weights, count, bias, &matrix, b->err);
+    b->rc = be->ops->matrix_create(be, parts, count, bias, &matrix, b->err);
     if (b->rc < 0) return NULL;
     b->model->weight_bytes += matrix->bytes;
     b->model->bytes_per_step += matrix->bytes;
     return matrix;
 }
 
-static void bind_layer(struct binder *b, int i) {
-    const struct model_desc *desc = &b->model->desc;
-    const struct attention_desc *a = &desc->layer[i].attention;
-    const struct ffn_desc *f = &desc->layer[i].ffn;
-    const int64_t q = (int64_t)a->heads * a->head_dim, kv = (int64_t)a->kv_heads * a->head_dim;
-    struct layer_weights *w = &b->model->layer[i];
-    const struct part qkv[] = {
-        {MODULE_Q, q, a->qkv_bias}, {MODULE_K, kv, a->qkv_bias}, {MODULE_V, kv, a->qkv_bias}};
-    const struct part out[] = {{MODULE_O, desc->hidden, a->out_bias}};
-    const struct part gate_up[] = {{MODULE_GATE, f->width, f->bias},
-                                   {MODULE_UP, f->width, f->bias}};
-    const struct part down[] = {{MODULE_DOWN, desc->hidden, f->bias}};
-    w->input_norm = bind_norm(b, MODULE_INPUT_NORM, i, desc->hidden);
-    w->post_norm = bind_norm(b, MODULE_POST_NORM, i, desc->hidden);
-    if (a->qk_norm) {
-        w->q_norm = bind_norm(b, MODULE_Q_NORM, i, a->head_dim);
-        w->k_norm = bind_norm(b, MODULE_K_NORM, i, a->head_dim);
-    }
-    w->qkv = bind_matrix(b, i, qkv, 3, desc->hidden);
-    w->out = bind_matrix(b, i, out, 1, q);
-    w->gate_up = bind_matrix(b, i, gate_up, 2, desc->hidden);
-    w->down = bind_matrix(b, i, down, 1, f->width);
+static void bind_table(struct binder *b, const struct weight *weight, struct table **out) {
+    struct backend *be = b->model->be;
+    if (b->rc < 0) return;
+    b->rc = be->ops->table_create(be, weight, out, b->err);
+    if (b->rc == 0) b->model->weight_bytes += (*out)->bytes;
 }
 
 /* The head is lm_head where the file has one, whatever tie_word_embeddings says; without one the
  * model must be tied. */
 static void bind_ends(struct binder *b) {
     struct model *model = b->model;
-    struct backend *be = model->be;
+    const struct model_desc *desc = &model->desc;
     struct weight embedding, head;
     if (b->rc < 0) return;
-    b->rc = checkpoint_weight(b->ck, "model.embed_tokens", model->desc.vocab, model->desc.hidden,
-                              &embedding, b->err);
+    b->rc = checkpoint_weight(b->ck, "model.embed_tokens", desc->vocab, desc->hidden, &embedding,
+                              b->err);
     if (b->rc < 0) return;
     head = embedding;
-    if (!model->desc.tied_head) {
-        b->rc = checkpoint_weight(b->ck, "lm_head", model->desc.vocab, model->desc.hidden, &head,
-                                  b->err);
+    if (!desc->tied_head) {
+        b->rc = checkpoint_weight(b->ck, "lm_head", desc->vocab, desc->hidden, &head, b->err);
         if (b->rc < 0) return;
     }
-    if ((b->rc = be->ops->table_create(be, &embedding, &model->embedding, b->err)) < 0) return;
-    if ((b->rc = be->ops->matrix_create(be, &head, 1, NULL, &model->head, b->err)) < 0) return;
-    model->weight_bytes += model->embedding->bytes + model->head->bytes;
-    model->bytes_per_step += model->head->bytes;
-    model->final_norm =
-        bind_vector(b, "model.norm.weight", model->desc.hidden, model->desc.norm_offset);
+    head.multiplier *= desc->logit_scale;
+    bind_table(b, &embedding, &model->embedding);
+    model->head = binder_matrix(b, &head, 1, NULL);
+    model->final_norm = binder_vector(b, "model.norm.weight", desc->hidden, desc->norm_offset);
+}
+
+/* hidden^-1/2 goes into the projection's multiplier. */
+static void bind_ple(struct binder *b) {
+    struct model *model = b->model;
+    const struct model_desc *desc = &model->desc;
+    const int64_t cols = desc->layers * desc->ple_width;
+    struct weight table, projection;
+    if (b->rc < 0 || cols == 0) return;
+    if ((b->rc = checkpoint_weight(b->ck, "model.embed_tokens_per_layer", desc->ple_vocab, cols,
+                                   &table, b->err)) < 0 ||
+        (b->rc = checkpoint_weight(b->ck, "model.per_layer_model_projection", cols, desc->hidden,
+                                   &projection, b->err)) < 0)
+        return;
+    projection.multiplier *= (float)(1.0 / sqrt((double)desc->hidden));
+    bind_table(b, &table, &model->ple_embedding);
+    model->ple_model = binder_matrix(b, &projection, 1, NULL);
+    model->ple_model_norm = binder_vector(b, "model.per_layer_projection_norm.weight",
+                                          desc->ple_width, desc->norm_offset);
 }
 
 static void bind_ropes(struct binder *b) {
-    struct backend *be = b->model->be;
-    for (int i = 0; i < b->model->desc.rope_count && b->rc == 0; i++) {
+    for (int i = 0; i < b->model->desc.rope_count; i++) {
         const struct rope_desc *rope = &b->model->desc.ropes[i];
-        size_t bytes = (size_t)rope->pairs * sizeof *rope->frequency;
-        b->rc = be->ops->alloc(be, bytes, (void **)&b->model->frequency[i], b->err);
-        if (b->rc == 0) be->ops->write(be, b->model->frequency[i], rope->frequency, bytes);
+        b->model->frequency[i] = binder_upload(b, rope->frequency, rope->pairs);
     }
 }
 
@@ -141,9 +111,10 @@ int model_open(struct checkpoint *ck, struct backend *be, imp_progress_fn progre
         if (progress && progress(progress_ctx, "loading weights", (uint64_t)i,
                                  (uint64_t)out->desc.layers, "layers") != 0)
             b.rc = error_set(err, IMP_ERR_CANCELLED, ck->path, "loading was cancelled");
-        if (b.rc == 0) bind_layer(&b, i);
+        if (b.rc == 0) binder_layer(&b, i);
     }
     bind_ends(&b);
+    bind_ple(&b);
     bind_ropes(&b);
     rc = b.rc;
     if (rc < 0) goto fail;
@@ -153,25 +124,14 @@ fail:
     return rc;
 }
 
-static void release_layer(struct backend *be, struct layer_weights *w) {
-    be->ops->free(be, w->input_norm);
-    be->ops->free(be, w->post_norm);
-    be->ops->free(be, w->q_norm);
-    be->ops->free(be, w->k_norm);
-    be->ops->matrix_free(be, w->qkv);
-    be->ops->matrix_free(be, w->out);
-    be->ops->matrix_free(be, w->gate_up);
-    be->ops->matrix_free(be, w->down);
-}
-
 void model_close(struct model *model) {
     struct backend *be = model->be;
     if (be == NULL) return;
     for (int i = 0; i < model->desc.layers && model->layer; i++)
-        release_layer(be, &model->layer[i]);
-    for (int i = 0; i < model->desc.layers && model->kv; i++) be->ops->free(be, model->kv[i]);
+        binder_release_layer(be, &model->layer[i]);
+    for (int i = 0; i < model->desc.layers && model->state; i++) be->ops->free(be, model->state[i]);
     free(model->layer);
-    free(model->kv);
+    free(model->state);
     for (int i = 0; i < MODEL_MAX_ROPES; i++) {
         be->ops->free(be, model->frequency[i]);
         be->ops->free(be, model->angles[i]);
@@ -179,11 +139,12 @@ void model_close(struct model *model) {
     be->ops->table_free(be, model->embedding);
     be->ops->matrix_free(be, model->head);
     be->ops->free(be, model->final_norm);
-    be->ops->free(be, model->h);
-    be->ops->free(be, model->x);
-    be->ops->free(be, model->q);
-    be->ops->free(be, model->wide);
-    be->ops->free(be, model->logits);
+    be->ops->table_free(be, model->ple_embedding);
+    be->ops->matrix_free(be, model->ple_model);
+    be->ops->free(be, model->ple_model_norm);
+    void *buffers[] = {model->h,   model->x,   model->q,      model->wide,   model->branch,
+                       model->sum, model->ple, model->expert, model->logits, model->expert_weight};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) be->ops->free(be, buffers[i]);
     arena_free(&model->arena);
     *model = (struct model){0};
 }

@@ -10,11 +10,11 @@
 #include "model/model.h"
 
 /* Tokens of one sequence: each starts from an empty cache. */
-enum { WINDOW_TOKENS = 512 };
+enum { WINDOW_TOKENS = 512, LAYER_INPUTS = 9 };
 
 /* Sums of squares of what one linear reads. */
 struct input_sum {
-    enum module module; /* the first of those that read it */
+    enum module module, last; /* those that read it */
     int layer;
     int64_t cols;
     double *sum; /* [cols] */
@@ -24,16 +24,18 @@ struct calibration {
     struct checkpoint checkpoint;
     struct backend *be;
     struct model model;
-    struct input_sum *inputs; /* [layers * 4], in the order of the pass */
+    struct input_sum *inputs; /* [layers * LAYER_INPUTS], in the order of the pass */
     size_t input_count, input_at;
     float *rows; /* [WINDOW_TOKENS, max_cols] */
 };
 
-static void tap(void *ctx, enum module module, int layer, const void *x, int rows, int64_t cols) {
+static void tap(void *ctx, enum module module, enum module last, int layer, const void *x, int rows,
+                int64_t cols) {
     struct calibration *c = ctx;
     struct input_sum *in = &c->inputs[c->input_at++];
     if (in->sum == NULL) {
-        *in = (struct input_sum){module, layer, cols, mem_zero((size_t)cols, sizeof *in->sum)};
+        *in =
+            (struct input_sum){module, last, layer, cols, mem_zero((size_t)cols, sizeof *in->sum)};
         c->input_count++;
     }
     check(in->module == module && in->layer == layer);
@@ -55,21 +57,17 @@ static int open_model(struct calibration *c, const struct calibrate_options *o,
         return rc;
     const struct model_desc *desc = &c->model.desc;
     const int blocks = (WINDOW_TOKENS + KV_BLOCK_TOKENS - 1) / KV_BLOCK_TOKENS;
-    struct step_limits limits = {.rows = WINDOW_TOKENS,
-                                 .seqs = 1,
-                                 .max_blocks = blocks,
-                                 .max_cols = model_desc_max_cols(desc),
-                                 .max_heads = model_desc_max_heads(desc),
-                                 .max_head_dim = model_desc_max_head_dim(desc),
-                                 .vocab = desc->vocab};
-    c->inputs = mem_zero((size_t)desc->layers * 4, sizeof *c->inputs);
+    const struct model_memory memory = {{blocks, blocks}, 1};
+    struct step_limits limits = {.rows = WINDOW_TOKENS, .seqs = 1, .max_blocks = blocks};
+    model_desc_limits(desc, &limits);
+    c->inputs = mem_zero((size_t)desc->layers * LAYER_INPUTS, sizeof *c->inputs);
     c->rows = mem_zero((size_t)WINDOW_TOKENS * (size_t)limits.max_cols, sizeof *c->rows);
-    return model_reserve(&c->model, &limits, blocks, err);
+    return model_reserve(&c->model, &limits, &memory, err);
 }
 
 static int run_window(struct calibration *c, uint32_t first, int count, struct imp_error *err) {
     int32_t token[WINDOW_TOKENS], position[WINDOW_TOKENS], seq[WINDOW_TOKENS] = {0};
-    int32_t blocks[WINDOW_TOKENS / KV_BLOCK_TOKENS], seq_row[2] = {0, count};
+    int32_t blocks[WINDOW_TOKENS / KV_BLOCK_TOKENS], seq_row[2] = {0, count}, slot = 0;
     for (int i = 0; i < count; i++) {
         token[i] = (int32_t)(rng_uniform(0, 0, first + (uint64_t)i) * (double)c->model.desc.vocab);
         position[i] = i;
@@ -81,7 +79,8 @@ static int run_window(struct calibration *c, uint32_t first, int count, struct i
                           .position = position,
                           .seq = seq,
                           .seq_row = seq_row,
-                          .blocks = blocks,
+                          .blocks = {blocks, blocks},
+                          .slot = &slot,
                           .max_blocks = WINDOW_TOKENS / KV_BLOCK_TOKENS};
     struct model_tap taps = {tap, c};
     c->input_at = 0;
@@ -93,13 +92,10 @@ static void add_moments(const struct calibration *c, uint32_t tokens, struct mom
         const struct input_sum *in = &c->inputs[i];
         float *h = mem_alloc((size_t)in->cols * sizeof *h);
         for (int64_t k = 0; k < in->cols; k++) h[k] = (float)(in->sum[k] / (double)tokens);
-        enum module last = in->module == MODULE_Q      ? MODULE_V
-                           : in->module == MODULE_GATE ? MODULE_UP
-                                                       : in->module;
         const float *stored = h;
-        for (enum module m = in->module; m <= last; m++) {
+        for (enum module m = in->module; m <= in->last; m++) {
             char name[128];
-            module_name(m, in->layer, name);
+            module_name(&c->model.desc, m, in->layer, name);
             stored = moments_add(out, name, stored, in->cols);
         }
         free(h);

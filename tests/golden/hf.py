@@ -2,6 +2,7 @@
 import json
 import os
 import pathlib
+import tempfile
 
 os.environ.setdefault("TQDM_DISABLE", "1")  # before the tools are imported
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -38,8 +39,44 @@ def build(config, arrays, dtype=torch.float32):
     return model.eval()
 
 
+def auto_class(config):
+    """A wrapper (text_config beside pictures or sound) needs its own class to read its names."""
+    wrapped = config.get_text_config() is not config
+    return transformers.AutoModelForImageTextToText if wrapped else transformers.AutoModelForCausalLM
+
+
+def read(folder, arrays, dtype=torch.float32):
+    """The same by transformers' own loader, which knows what the names of a family's files become
+    (experts stacked, prefixes); the arrays go through a folder of their own."""
+    from safetensors.numpy import save_file
+    config = config_of(folder)
+    if any(n.endswith("lm_head.weight") for n in arrays):
+        # mistral3's class ties by default, its files do not say and have a head of their own.
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
+    with tempfile.TemporaryDirectory() as work:
+        save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()},
+                  f"{work}/model.safetensors", {"format": "pt"})
+        config.save_pretrained(work)
+        model, info = auto_class(config).from_pretrained(
+            work, dtype=dtype, attn_implementation="eager", experts_implementation="eager",
+            output_loading_info=True)
+    spare = [n for n in info["unexpected_keys"] if not n.startswith("mtp.")]
+    if info["missing_keys"] or spare or info["mismatched_keys"]:
+        raise SystemExit(f"{folder}: parameters missing {sorted(info['missing_keys'])[:5]}, "
+                         f"spare {sorted(spare)[:5]}, {info['mismatched_keys']}")
+    for module in model.modules():
+        # Gemma multiplies embeddings by sqrt(H) in the weights' type: BF16 in every real file.
+        # fp32 weights would leave it unrounded and make the oracle another model.
+        if hasattr(module, "scalar_embed_scale"):
+            module.embed_scale = module.embed_scale.to(torch.bfloat16).to(dtype)
+    return model.eval()
+
+
 def load(folder, dtype=torch.float32):
-    return build(config_of(folder), exact.expand_folder(folder), dtype)
+    arrays = exact.expand_folder(folder)
+    if config_of(folder).model_type == "llama":
+        return build(config_of(folder), arrays, dtype)
+    return read(folder, arrays, dtype)
 
 
 @torch.no_grad()

@@ -1,10 +1,11 @@
 """Writes the checkpoints that the stored goldens are about.
 
-    python make_checkpoints.py [--only NAME] [--gguf FILE --large FOLDER]
+    python make_checkpoints.py [--only NAME...] [--gguf FILE --large FOLDER]
 
-Without --gguf: tiny Llamas with every parameter random (norm gains and biases too), plain and as
-llm-compressor and ModelOpt quantise them, into tests/data/models/NAME. With --gguf: the model in
-that GGUF file, plain and by both tools, into FOLDER (too large to commit).
+Without --gguf: tiny Llamas and the other families (families.py) with every parameter random (norm
+gains and biases too), plain and as llm-compressor and ModelOpt quantise them, into
+tests/data/models/NAME. With --gguf: the model in that GGUF file, plain and by both tools, into
+FOLDER (too large to commit).
 """
 import argparse
 import json
@@ -15,8 +16,9 @@ import numpy as np
 import torch
 import transformers
 
-import exact
+import families
 import hf
+import layouts
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODELS = HERE.parent / "data" / "models"
@@ -93,19 +95,31 @@ def tiny_model(fields, seed):
     return model.eval()
 
 
-def finish(folder, tokenizer):
+def family_model(fields, seed):
+    config = transformers.AutoConfig.for_model(**fields)
+    if fields["model_type"] == "mistral3":
+        # These files do not speak of tying and have a head; the class ties by default.
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
+    model = hf.auto_class(config).from_config(config, dtype=torch.bfloat16)
+    return families.fill(model, seed)
+
+
+def finish(folder, tokenizer, compact=False):
     """Drops what no reader of a checkpoint needs and checks the size."""
     tokenizer.save_pretrained(folder)
+    if compact:
+        path = folder / "tokenizer.json"
+        path.write_text(json.dumps(json.loads(path.read_text()), separators=(",", ":")) + "\n")
     for spare in ("recipe.yaml", "special_tokens_map.json", "README.md"):
         (folder / spare).unlink(missing_ok=True)
     print(f"{folder.name}: {sum(f.stat().st_size for f in folder.iterdir())} bytes")
 
 
-def by_llmcompressor(model, scheme, samples, folder):
+def by_llmcompressor(model, scheme, samples, folder, ignore):
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.quantization import QuantizationModifier
-    recipe = QuantizationModifier(targets="Linear", scheme=scheme, ignore=["lm_head"])
+    recipe = QuantizationModifier(targets="Linear", scheme=scheme, ignore=ignore)
     data = {}
     if scheme == "NVFP4":
         data = dict(dataset=Dataset.from_dict({"input_ids": samples,
@@ -127,26 +141,35 @@ def by_modelopt(model, name, samples, folder):
     export_hf_checkpoint(model, export_dir=folder)
 
 
-def write_all(make_model, base, folder, tools, tokenizer, samples):
+def write_all(make_model, base, folder, tools, tokenizer, samples, config=None):
+    """The plain checkpoint and every tool's. `config`: the hub's spelling, in place of the one that
+    transformers writes; the tools keep transformers' own."""
     def fresh(name):
         target = folder / name
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         return target
-    source = fresh(base)
+    source, family = fresh(base), base.removeprefix("tiny-")
     make_model().save_pretrained(source)
-    finish(source, tokenizer)
+    if family in layouts.PLAIN:
+        layouts.rewrite(source, layouts.PLAIN[family])
+    if config:
+        (source / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    finish(source, tokenizer, bool(config))
 
     def reload():
         # The tools look the model's folder up, so it has to come from one.
-        return transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.bfloat16)
+        return hf.auto_class(hf.config_of(source)).from_pretrained(source, dtype=torch.bfloat16)
     for tool in tools:
         target = fresh(f"{base}-{tool}")
         if tool.startswith("modelopt"):
             by_modelopt(reload(), tool, samples, target)
         else:
-            by_llmcompressor(reload(), tool.upper(), samples, target)
-        finish(target, tokenizer)
+            by_llmcompressor(reload(), tool.upper(), samples, target,
+                             families.IGNORE if config else ["lm_head"])
+        finish(target, tokenizer, bool(config))
+    for suffix, change, quantization in layouts.DERIVED.get(family, []):
+        layouts.derive(source, f"{base}-{suffix}", change, quantization)
 
 
 def random_ids(vocab, count, length, seed):
@@ -166,7 +189,7 @@ def large(gguf_path, folder):
 
 def main():
     parser = argparse.ArgumentParser()
-    parser.add_argument("--only")
+    parser.add_argument("--only", nargs="*")
     parser.add_argument("--gguf")
     parser.add_argument("--large", type=pathlib.Path)
     args = parser.parse_args()
@@ -176,9 +199,13 @@ def main():
         return
     tokenizer = tiny_tokenizer()
     for name, (fields, seed) in TINY.items():
-        if args.only in (None, name):
+        if args.only is None or name in args.only:
             write_all(lambda: tiny_model(fields, seed), name, MODELS, BY[name], tokenizer,
                       random_ids(VOCAB, 4, 48, seed))
+    for name, (config, seed, tools) in families.FAMILIES.items():
+        if args.only is None or name in args.only:
+            write_all(lambda: family_model(config(), seed), f"tiny-{name}", MODELS, tools, tokenizer,
+                      random_ids(families.VOCAB, 4, 48, seed), config())
 
 
 if __name__ == "__main__":

@@ -286,7 +286,15 @@ static void glu_case_on(struct backend *be, const struct glu_case *c) {
     in[2] = 0;
     uint16_t *all = poisoned(ROWS * row_bytes), *one = poisoned(row_bytes);
     begin_rows(be, ROWS);
-    be->ops->glu(be, &(struct op_glu){c->kind, in, c->cols, all});
+    struct op_glu op = {.kind = c->kind,
+                        .gate = in,
+                        .up = in + c->cols,
+                        .gate_row = 2 * c->cols,
+                        .up_row = 2 * c->cols,
+                        .step = 1,
+                        .cols = c->cols,
+                        .out = all};
+    be->ops->glu(be, &op);
     for (int64_t r = 0; r < ROWS; r++) {
         for (int64_t k = 0; k < c->cols; k++) {
             double x = in[r * 2 * c->cols + k], up = in[(r * 2 + 1) * c->cols + k];
@@ -298,7 +306,10 @@ static void glu_case_on(struct backend *be, const struct glu_case *c) {
     }
     check_padding(be, all, ROWS, c->cols);
     begin_rows(be, 1);
-    be->ops->glu(be, &(struct op_glu){c->kind, in + 36 * c->cols, c->cols, one});
+    op.gate = in + 36 * c->cols;
+    op.up = op.gate + c->cols;
+    op.out = one;
+    be->ops->glu(be, &op);
     assert_memory_equal(one, all + 18 * stride, row_bytes);
     free(in);
     free(all);
@@ -342,8 +353,8 @@ static void qkv_check(const struct qkv_case *c, const struct batch *batch, const
     const int64_t q_stride = act_stride((int64_t)c->heads * d);
     for (int r = 0; r < batch->rows; r++) {
         int position = batch->position[r] % KV_BLOCK_TOKENS;
-        int block =
-            batch->blocks[batch->seq[r] * batch->max_blocks + batch->position[r] / KV_BLOCK_TOKENS];
+        int block = batch->blocks[KV_FULL][batch->seq[r] * batch->max_blocks +
+                                           batch->position[r] / KV_BLOCK_TOKENS];
         for (int i = 0; i < all * d; i++) {
             int head = i / d, dim = i % d, kv_head = (head - c->heads) % c->kv_heads;
             const float *x = in + ((int64_t)r * all + head) * d;
@@ -373,7 +384,7 @@ static void qkv_case_on(struct backend *be, const struct qkv_case *c) {
                                 .seqs = 2,
                                 .position = position,
                                 .seq = seq,
-                                .blocks = blocks,
+                                .blocks = {blocks, blocks},
                                 .max_blocks = 2};
     const int64_t n = (int64_t)ROWS * all * c->head_dim;
     float *in = mem_alloc((size_t)n * sizeof *in), norm[512], angles[ROWS * 512];
@@ -388,6 +399,8 @@ static void qkv_case_on(struct backend *be, const struct qkv_case *c) {
     void *kv = poisoned(BLOCKS * be->ops->kv_block_bytes(be, c->kv_heads, c->head_dim));
     be->ops->step_begin(be, &batch);
     be->ops->qkv(be, &(struct op_qkv){.qkv = in,
+                                      .row_cols = (int64_t)all * c->head_dim,
+                                      .q_step = c->head_dim,
                                       .heads = c->heads,
                                       .kv_heads = c->kv_heads,
                                       .head_dim = c->head_dim,
@@ -499,7 +512,7 @@ static void attention_run(struct backend *be, const struct attention_test *t, un
     void *kv = poisoned(37 * be->ops->kv_block_bytes(be, c->kv_heads, c->head_dim));
     for (bool more = true; more;) {
         struct batch batch = {
-            .position = position, .seq = seq, .blocks = blocks, .max_blocks = MAX_BLOCKS};
+            .position = position, .seq = seq, .blocks = {blocks, blocks}, .max_blocks = MAX_BLOCKS};
         int tested_row = -1, tested_rows = 0;
         for (int s = 0; s < SEQS; s++) {
             int left = t->tokens[s] - done[s], rows = left < chunk ? left : chunk;
@@ -522,6 +535,8 @@ static void attention_run(struct backend *be, const struct attention_test *t, un
         if (!more) break;
         be->ops->step_begin(be, &batch);
         be->ops->qkv(be, &(struct op_qkv){.qkv = in,
+                                          .row_cols = t->width,
+                                          .q_step = c->head_dim,
                                           .heads = c->heads,
                                           .kv_heads = c->kv_heads,
                                           .head_dim = c->head_dim,

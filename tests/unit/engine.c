@@ -18,15 +18,15 @@
 #include "base/rng.h"
 #include "imp/imp.h"
 
-enum { MAX_MODELS = 32, ANSWER = 24, LONG_PROMPT = 150 };
+enum { MAX_MODELS = 128, ANSWER = 24, LONG_ANSWER = 100, LONG_PROMPT = 150 };
 
 static char models[MAX_MODELS][512];
 static int model_count;
 
 struct trace {
     int count;
-    int32_t token[ANSWER];
-    uint64_t hash[ANSWER];
+    int32_t token[LONG_ANSWER];
+    uint64_t hash[LONG_ANSWER];
     struct imp_event done;
 };
 
@@ -65,6 +65,28 @@ static struct imp_engine *open_with(const char *path, const char *const *setting
     return engine;
 }
 
+/* The least kv.memory with which the model opens, within a sixteenth. */
+static size_t least_memory(const char *path, const char *const *settings) {
+    for (size_t memory = 4096;; memory += memory / 16) {
+        struct imp_options *options = imp_options_new();
+        struct imp_engine *engine = NULL;
+        char value[32];
+        snprintf(value, sizeof value, "%zu", memory);
+        for (const char *const *s = settings; *s; s++) {
+            char key[100];
+            size_t n = strcspn(*s, "=");
+            memcpy(key, *s, n);
+            key[n] = 0;
+            assert_int_equal(imp_options_set(options, key, *s + n + 1, NULL), 0);
+        }
+        assert_int_equal(imp_options_set(options, "kv.memory", value, NULL), 0);
+        int rc = imp_open(path, options, &engine, NULL);
+        imp_options_free(options);
+        imp_close(engine);
+        if (rc == 0) return memory;
+    }
+}
+
 static void random_prompt(const struct imp_engine *engine, uint64_t salt, int32_t *ids, int count) {
     struct imp_info info;
     imp_info_get(engine, &info);
@@ -94,7 +116,7 @@ static void read_trace(struct imp_stream *stream, struct trace *t) {
         assert_int_equal(imp_next(stream, 60000, &event), 1);
         if (event.kind == IMP_EVENT_DONE) break;
         if (event.kind != IMP_EVENT_TOKEN) continue;
-        assert_true(t->count < ANSWER);
+        assert_true(t->count < LONG_ANSWER);
         t->token[t->count] = event.token;
         t->hash[t->count++] = event.logits_hash;
     }
@@ -182,11 +204,46 @@ static void same_beside_others_and_again(const char *path, const char *reference
     imp_close(engine);
 }
 
+/* Memory for little more than two whole sequences, and eight that want it. */
+static void same_if_preempted(const char *path, const char *reference) {
+    enum { SEQS = 8 };
+    int32_t ids[SEQS][LONG_PROMPT];
+    struct imp_request r[SEQS];
+    struct imp_stream *streams[SEQS];
+    struct trace alone[SEQS], t;
+    struct imp_info info;
+    const char *with[] = {reference, "runtime.context=256", NULL, NULL};
+    struct imp_engine *engine = open_with(path, with);
+    for (int i = 0; i < SEQS; i++) {
+        random_prompt(engine, (uint64_t)i + 90, ids[i], LONG_PROMPT);
+        r[i] = request_of(engine, ids[i], 110 + i);
+        r[i].max_tokens = LONG_ANSWER;
+        r[i].seed = (uint64_t)i;
+        run_one(engine, &r[i], &alone[i]);
+    }
+    imp_close(engine);
+    char setting[64];
+    snprintf(setting, sizeof setting, "kv.memory=%zu", least_memory(path, with) * 23 / 10);
+    with[2] = setting;
+    engine = open_with(path, with);
+    assert_int_equal(imp_submit(engine, r, SEQS, streams, NULL), 0);
+    for (int i = 0; i < SEQS; i++) {
+        read_trace(streams[i], &t);
+        assert_same(&alone[i], &t, "preempted");
+        imp_release(streams[i]);
+    }
+    imp_info_get(engine, &info);
+    if (info.preemptions == 0 && info.kv_bytes_per_token > 0) /* 0: windows alone */
+        fail_msg("%s: nothing was preempted", path);
+    imp_close(engine);
+}
+
 static void fast_path_is_one_arithmetic(void **state) {
     (void)state;
     for (int i = 0; i < model_count; i++) {
         same_whatever_the_settings(models[i], "runtime.reference=false");
         same_beside_others_and_again(models[i], "runtime.reference=false");
+        same_if_preempted(models[i], "runtime.reference=false");
     }
 }
 

@@ -33,8 +33,8 @@ void cpu_read(struct backend *be, void *host, const void *device, size_t bytes) 
     memcpy(host, device, bytes);
 }
 
-size_t cpu_scratch_bytes(const struct step_limits *max) {
-    return (size_t)max->vocab * (sizeof(float) + sizeof(int32_t));
+size_t cpu_scratch_bytes(struct backend *be, const struct step_limits *max) {
+    return (size_t)max->vocab * (sizeof(float) + sizeof(int32_t)) + cpu_moe_scratch_bytes(be, max);
 }
 
 int cpu_reserve(struct cpu_backend *cpu, const struct step_limits *max, struct imp_error *err) {
@@ -44,12 +44,13 @@ int cpu_reserve(struct cpu_backend *cpu, const struct step_limits *max, struct i
     cpu->sample_ids = malloc((size_t)max->vocab * sizeof(int32_t));
     cpu->sample_ids_count = max->vocab;
     if (cpu->sample_logits == NULL || cpu->sample_ids == NULL)
-        return error_memory(err, cpu_scratch_bytes(max));
-    return 0;
+        return error_memory(err, cpu_scratch_bytes(&cpu->base, max));
+    return cpu_moe_reserve(cpu, max, err);
 }
 
 void cpu_close(struct cpu_backend *cpu) {
     pool_destroy(cpu->pool);
+    cpu_moe_release(cpu);
     free(cpu->sample_logits);
     free(cpu->sample_ids);
 }

@@ -13,9 +13,21 @@ struct cpu_backend {
     struct pool *pool;
     struct batch batch; /* of the running step; arrays live in the caller's memory until step_end */
     bool round_bf16;
+    /* What differs between the two, for the ops that they share. */
+    const struct cpu_hooks *hooks;
+    struct cpu_moe *moe;  /* scratch, or NULL */
     float *sample_logits; /* [sample_ids_count] scratch of the sampler */
     int32_t *sample_ids;
     int64_t sample_ids_count;
+};
+
+struct cpu_hooks {
+    /* fp32 to row `row` of an act */
+    void (*store_row)(const struct cpu_backend *cpu, const float *x, int64_t cols, void *act,
+                      int64_t row);
+    /* The ops on the first `rows` rows of their arguments, whatever the batch has. */
+    void (*linear)(struct cpu_backend *cpu, const struct op_linear *op, int rows);
+    void (*glu)(struct cpu_backend *cpu, const struct op_glu *op, int rows);
 };
 
 int cpu_reference_open(const struct backend_options *options, struct backend **out,
@@ -23,8 +35,8 @@ int cpu_reference_open(const struct backend_options *options, struct backend **o
 int cpu_fast_open(const struct backend_options *options, struct backend **out,
                   struct imp_error *err);
 
-/* What every CPU backend reserves: the sampler's scratch. */
-size_t cpu_scratch_bytes(const struct step_limits *max);
+/* What every CPU backend reserves: scratch of the sampler and of the experts. */
+size_t cpu_scratch_bytes(struct backend *be, const struct step_limits *max);
 int cpu_reserve(struct cpu_backend *cpu, const struct step_limits *max, struct imp_error *err);
 /* Ends the pool and frees what is above; the caller frees the object itself. */
 void cpu_close(struct cpu_backend *cpu);
@@ -42,6 +54,32 @@ int cpu_step_end(struct backend *be, struct imp_error *err);
 void cpu_embed(struct backend *be, const struct op_embed *op);
 void cpu_rope_angles(struct backend *be, const struct op_rope_angles *op);
 void cpu_sample(struct backend *be, const struct op_sample *op);
+/* rows.c */
+void cpu_convert(struct backend *be, const struct op_convert *op);
+void cpu_post_norm(struct backend *be, const struct op_post_norm *op);
+void cpu_softcap(struct backend *be, const struct op_softcap *op);
+void cpu_route(struct backend *be, const struct op_route *op);
+float cpu_dot(const float *a, const float *b, int64_t n);
+/* moe.c */
+int cpu_experts_create(struct backend *be, struct matrix *const *gate_up,
+                       struct matrix *const *down, int count, struct experts **out,
+                       struct imp_error *err);
+void cpu_experts_free(struct backend *be, struct experts *experts);
+size_t cpu_moe_scratch_bytes(struct backend *be, const struct step_limits *max);
+int cpu_moe_reserve(struct cpu_backend *cpu, const struct step_limits *max, struct imp_error *err);
+void cpu_moe_release(struct cpu_backend *cpu);
+void cpu_moe(struct backend *be, const struct op_moe *op);
+/* gdn.c */
+size_t cpu_gdn_state_bytes(struct backend *be, const struct gdn_shape *shape);
+void cpu_gdn(struct backend *be, const struct op_gdn *op);
+
+#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
+    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+/* -ffp-contract=off and a fixed order of sums: every clone gives the same bits. */
+#define VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define VECTOR_CLONES
+#endif
 
 /* Rows that an op works on. */
 static inline int cpu_rows(const struct cpu_backend *cpu, enum op_rows rows) {

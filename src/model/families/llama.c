@@ -6,21 +6,24 @@
 
 int family_llama(const struct config *config, struct arena *arena, struct model_desc *out,
                  struct imp_error *err) {
+    static const struct family_defaults defaults = {.context = 2048, .eps = 1e-6, .theta = 10000};
     struct attention_desc attention = {0};
     struct ffn_desc ffn = {.kind = GLU_SILU};
-    bool attention_bias;
+    bool bias;
     int rc;
-    if ((rc = family_common(config, arena, out, err)) < 0 ||
-        (rc = family_heads(config, out, &attention, err)) < 0 ||
-        (rc = family_rope(config, arena, attention.head_dim, 10000.0, &out->ropes[0], err)) < 0 ||
+    if ((rc = family_common(config, &defaults, arena, out, err)) < 0 ||
+        (rc = family_heads(config, &defaults, out, &attention, err)) < 0 ||
+        (rc = family_rope(config, arena, attention.head_dim, defaults.theta, 1, &out->ropes[0],
+                          err)) < 0 ||
         (rc = config_required_int(config, "intermediate_size", 1, CAP_HIDDEN, &ffn.width, err)) <
             0 ||
-        (rc = config_bool(config, "attention_bias", false, &attention_bias, err)) < 0 ||
+        (rc = config_bool(config, "attention_bias", false, &bias, err)) < 0 ||
         (rc = config_bool(config, "mlp_bias", false, &ffn.bias, err)) < 0 ||
         (rc = config_only_string(config, "hidden_act", "silu", err)) < 0)
         return rc;
-    attention.qkv_bias = attention.out_bias = attention_bias;
+    attention.qkv_bias = attention.out_bias = bias;
     out->rope_count = 1;
-    for (int i = 0; i < out->layers; i++) out->layer[i] = (struct layer_desc){attention, ffn};
+    for (int i = 0; i < out->layers; i++)
+        out->layer[i] = (struct layer_desc){.attention = attention, .ffn = ffn};
     return 0;
 }

@@ -59,12 +59,23 @@ static double yarn_mscale(double factor, double mscale) {
     return factor <= 1 ? 1.0 : 0.1 * mscale * log(factor) + 1.0;
 }
 
+/* Without a factor: how far max_position_embeddings reaches past the original context. */
+static int yarn_factor(const struct rope_source *s, double *out, struct imp_error *err) {
+    int64_t original, context;
+    int rc;
+    if ((rc = original_context(s, &original, err)) < 0 ||
+        (rc = config_int(s->config, "max_position_embeddings", 1, CAP_CONTEXT, original, &context,
+                         err)) < 0)
+        return rc;
+    return member(s, "factor", 1e-3, 1e6, (double)context / (double)original, out, err);
+}
+
 static int scale_yarn(const struct rope_source *s, double *f, int pairs, float *amplitude,
                       struct imp_error *err) {
     double factor, fast, slow, attention, mscale, mscale_all;
     int64_t original;
     int rc;
-    if ((rc = member(s, "factor", 1, 1e6, 1, &factor, err)) < 0 ||
+    if ((rc = yarn_factor(s, &factor, err)) < 0 ||
         (rc = member(s, "beta_fast", 1e-3, 1e6, 32, &fast, err)) < 0 ||
         (rc = member(s, "beta_slow", 1e-3, 1e6, 1, &slow, err)) < 0 ||
         (rc = member(s, "attention_factor", 0, 1e3, 0, &attention, err)) < 0 ||
@@ -117,33 +128,67 @@ static int scale(const struct rope_source *s, double *f, int pairs, float *ampli
                      "%s.rope_type \"%s\" is not one that imp has", s->path, name ? name : "?");
 }
 
-int family_rope(const struct config *config, struct arena *arena, int head_dim,
-                double default_theta, struct rope_desc *out, struct imp_error *err) {
-    struct rope_source s = {config, config_get(config, "rope_parameters"), "$.rope_parameters", 0};
+/* "proportional" (Gemma 4): the first share of the pairs of a whole head turn, the rest stand
+ * still; the exponents are of the whole head. */
+static int scale_proportional(const struct rope_source *s, double *f, int pairs, double partial,
+                              struct imp_error *err) {
+    double factor;
+    int rc = member(s, "factor", 1e-3, 1e6, 1, &factor, err);
+    if (rc < 0) return rc;
+    int live = (int)(partial * 2 * pairs) / 2;
+    for (int i = 0; i < pairs; i++) f[i] = i < live ? f[i] / factor : 0;
+    return 0;
+}
+
+static bool is_proportional(yyjson_val *object) {
+    yyjson_val *type = yyjson_obj_get(object, "rope_type");
+    return yyjson_equals_str(type, "proportional");
+}
+
+int family_rope_of(const struct config *config, yyjson_val *object, const char *path,
+                   struct arena *arena, int head_dim, double default_theta, double partial,
+                   struct rope_desc *out, struct imp_error *err) {
+    struct rope_source s = {config, object, path, default_theta};
     int rc;
-    if (s.object == NULL) {
-        s.object = config_get(config, "rope_scaling");
-        s.path = "$.rope_scaling";
-    }
-    if (s.object && !yyjson_is_obj(s.object))
-        return error_set(err, IMP_ERR_FILE, config->path, "%s must be an object", s.path);
-    if ((rc = config_float(config, "rope_theta", 1, 1e12, default_theta, &s.theta, err)) < 0)
+    if (object && !yyjson_is_obj(object))
+        return error_set(err, IMP_ERR_FILE, config->path, "%s must be an object", path);
+    if (object && ((rc = member(&s, "rope_theta", 1, 1e12, s.theta, &s.theta, err)) < 0 ||
+                   (rc = member(&s, "partial_rotary_factor", 1e-3, 1, partial, &partial, err)) < 0))
         return rc;
-    double partial = 1;
-    if (s.object) {
-        if ((rc = member(&s, "rope_theta", 1, 1e12, s.theta, &s.theta, err)) < 0 ||
-            (rc = member(&s, "partial_rotary_factor", 0, 1, 1, &partial, err)) < 0)
-            return rc;
-    }
-    if (partial != 1)
-        return error_set(err, IMP_ERR_UNSUPPORTED, config->path, "%s.partial_rotary_factor %g",
-                         s.path, partial);
-    int pairs = head_dim / 2;
+    const bool proportional = is_proportional(object);
+    const int dims = proportional ? head_dim : (int)(head_dim * partial), pairs = dims / 2;
+    if (pairs == 0)
+        return error_set(err, IMP_ERR_FILE, config->path,
+                         "%s: partial_rotary_factor %g leaves nothing of a head of %d", path,
+                         partial, head_dim);
     double *f = arena_array(arena, (size_t)pairs, sizeof *f);
-    for (int i = 0; i < pairs; i++) f[i] = pow(s.theta, -2.0 * i / head_dim);
+    for (int i = 0; i < pairs; i++) f[i] = pow(s.theta, -2.0 * i / dims);
     *out = (struct rope_desc){.pairs = pairs, .pair_offset = pairs, .amplitude = 1.0f};
-    if (s.object && (rc = scale(&s, f, pairs, &out->amplitude, err)) < 0) return rc;
+    rc = 0;
+    if (proportional) {
+        rc = scale_proportional(&s, f, pairs, partial, err);
+    } else if (object) {
+        rc = scale(&s, f, pairs, &out->amplitude, err);
+    }
+    if (rc < 0) return rc;
     out->frequency = arena_array(arena, (size_t)pairs, sizeof *out->frequency);
     for (int i = 0; i < pairs; i++) out->frequency[i] = (float)f[i];
     return 0;
+}
+
+int family_rope(const struct config *config, struct arena *arena, int head_dim,
+                double default_theta, double partial, struct rope_desc *out,
+                struct imp_error *err) {
+    yyjson_val *object = config_get(config, "rope_parameters");
+    const char *path = "$.rope_parameters";
+    double theta;
+    int rc;
+    if (object == NULL) {
+        object = config_get(config, "rope_scaling");
+        path = "$.rope_scaling";
+    }
+    if ((rc = config_float(config, "rope_theta", 1, 1e12, default_theta, &theta, err)) < 0 ||
+        (rc = config_float(config, "partial_rotary_factor", 1e-3, 1, partial, &partial, err)) < 0)
+        return rc;
+    return family_rope_of(config, object, path, arena, head_dim, theta, partial, out, err);
 }

@@ -69,6 +69,7 @@ static void attend_rows(const struct attend_job *job, const struct attend_run *r
                                          .o = o + i * value_stride(d),
                                          .m = -INFINITY,
                                          .sink = op->sinks ? op->sinks[head] : -INFINITY};
+        if (op->gate) query[i].gate = op->gate + row * op->gate_row + head * op->gate_step;
         order[i] = &query[i];
     }
     memset(o, 0, (size_t)(count * value_stride(d)) * sizeof *o);
@@ -78,7 +79,7 @@ static void attend_rows(const struct attend_job *job, const struct attend_run *r
         op->window > 0 && first >= op->window ? (first - op->window + 1) / KV_BLOCK_TOKENS : 0;
     for (; block <= last / KV_BLOCK_TOKENS; block++) {
         int32_t physical =
-            batch->blocks[(int64_t)batch->seq[run->first] * batch->max_blocks + block];
+            batch->blocks[op->group][(int64_t)batch->seq[run->first] * batch->max_blocks + block];
         const uint16_t *kv = kv_head_at(op->kv, physical, op->kv_heads, run->kv_head, d);
         struct attend_part part = {.k = (const uint32_t *)(const void *)kv,
                                    .v = kv + d * KV_BLOCK_TOKENS,

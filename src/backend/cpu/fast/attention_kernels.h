@@ -153,8 +153,13 @@ static void kernel_attend_finish(struct attend_query *query, int head_dim, uint1
     }
     vf factor = vf_set1(scale), divisor = vf_set1(total);
     const int whole = head_dim / SIMD_LANES * SIMD_LANES, left = head_dim - whole;
-    for (int i = 0; i < whole; i += SIMD_LANES)
-        bf16_store(out + i, vf_div(vf_mul(vf_load(query->o + i), factor), divisor));
-    if (left)
-        store_tail(out + whole, vf_div(vf_mul(vf_load(query->o + whole), factor), divisor), left);
+    for (int i = 0; i < whole; i += SIMD_LANES) {
+        vf o = vf_div(vf_mul(vf_load(query->o + i), factor), divisor);
+        if (query->gate) o = vf_mul(o, vsigmoid(vf_load(query->gate + i)));
+        bf16_store(out + i, o);
+    }
+    if (left == 0) return;
+    vf o = vf_div(vf_mul(vf_load(query->o + whole), factor), divisor);
+    if (query->gate) o = vf_mul(o, vsigmoid(load_tail(query->gate + whole, left)));
+    store_tail(out + whole, o, left);
 }

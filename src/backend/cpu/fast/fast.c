@@ -36,7 +36,7 @@ static size_t scratch_stride(const struct step_limits *max) {
 
 static size_t fast_scratch_bytes(struct backend *be, const struct step_limits *max) {
     size_t threads = (size_t)pool_threads(((struct cpu_backend *)be)->pool);
-    return cpu_scratch_bytes(max) + threads * scratch_stride(max);
+    return cpu_scratch_bytes(be, max) + threads * scratch_stride(max);
 }
 
 static int fast_reserve(struct backend *be, const struct step_limits *max, struct imp_error *err) {
@@ -56,6 +56,17 @@ static void fast_destroy(struct backend *be) {
     free(fast);
 }
 
+static void store_row(const struct cpu_backend *cpu, const float *x, int64_t cols, void *act,
+                      int64_t row) {
+    (void)cpu;
+    const int64_t stride = act_stride(cols);
+    uint16_t *out = (uint16_t *)act + row * stride;
+    for (int64_t k = 0; k < cols; k++) out[k] = bf16_encode(x[k]);
+    memset(out + cols, 0, (size_t)(stride - cols) * sizeof *out);
+}
+
+static const struct cpu_hooks FAST_HOOKS = {store_row, fast_linear_rows, fast_glu_rows};
+
 static const struct backend_ops FAST_OPS = {
     .destroy = fast_destroy,
     .alloc = cpu_alloc,
@@ -67,20 +78,29 @@ static const struct backend_ops FAST_OPS = {
     .matrix_bytes = fast_matrix_bytes,
     .table_create = cpu_table_create,
     .table_free = cpu_table_free,
+    .experts_create = cpu_experts_create,
+    .experts_free = cpu_experts_free,
     .act_bytes = fast_act_bytes,
     .act_read = fast_act_read,
     .kv_block_bytes = fast_kv_block_bytes,
+    .gdn_state_bytes = cpu_gdn_state_bytes,
     .scratch_bytes = fast_scratch_bytes,
     .reserve = fast_reserve,
     .step_begin = cpu_step_begin,
     .step_end = cpu_step_end,
     .embed = cpu_embed,
     .norm = fast_norm,
+    .convert = cpu_convert,
+    .post_norm = cpu_post_norm,
     .linear = fast_linear,
     .rope_angles = cpu_rope_angles,
     .qkv = fast_qkv,
     .attention = fast_attention,
     .glu = fast_glu,
+    .route = cpu_route,
+    .moe = cpu_moe,
+    .gdn = cpu_gdn,
+    .softcap = cpu_softcap,
     .sample = cpu_sample,
 };
 
@@ -123,6 +143,8 @@ int cpu_fast_open(const struct backend_options *options, struct backend **out,
                          "this processor or system does not have what \"%s\" needs", options->isa);
     struct fast_backend *fast = mem_zero(1, sizeof *fast);
     fast->cpu.base.ops = &FAST_OPS;
+    fast->cpu.hooks = &FAST_HOOKS;
+    fast->cpu.round_bf16 = true;
     fast->kernels = kernels;
     int rc = pool_create(options->threads, &fast->cpu.pool, err);
     if (rc < 0) {

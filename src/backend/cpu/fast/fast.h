@@ -75,7 +75,8 @@ struct attend_query {
     const uint32_t *q; /* pairs of BF16 [head_dim / 2] */
     float *o;          /* [value_stride(head_dim)], 64-byte aligned */
     float m, l;
-    float sink; /* a logit of the denominator alone; -inf: none */
+    float sink;        /* a logit of the denominator alone; -inf: none */
+    const float *gate; /* [head_dim] or NULL */
 };
 /* One KV block of one kv head, positions lo <= p < hi of it, for queries that all see just those.
  */
@@ -90,8 +91,8 @@ struct fast_kernels {
     const char *name, *title; /* "avx512", "AVX-512 BF16" */
     void (*linear)(const struct linear_task *task);
     void (*norm_row)(const float *h, const float *weight, float eps, int64_t cols, uint16_t *out);
-    void (*glu_row)(enum glu_kind kind, const float *gate, const float *up, int64_t cols,
-                    uint16_t *out);
+    void (*glu_row)(const struct op_glu *op, const float *gate, const float *up, float factor,
+                    int64_t cols, uint16_t *out);
     void (*attend)(struct attend_query *const *query, int count, const struct attend_part *part);
     void (*attend_finish)(struct attend_query *query, int head_dim, uint16_t *out);
 };
@@ -132,8 +133,10 @@ void fast_matrix_free(struct backend *be, struct matrix *matrix);
 size_t fast_matrix_bytes(struct backend *be, const struct weight *parts, int count);
 /* linear.c, rows.c, attention.c */
 void fast_linear(struct backend *be, const struct op_linear *op);
+void fast_linear_rows(struct cpu_backend *cpu, const struct op_linear *op, int rows);
 void fast_norm(struct backend *be, const struct op_norm *op);
 void fast_glu(struct backend *be, const struct op_glu *op);
+void fast_glu_rows(struct cpu_backend *cpu, const struct op_glu *op, int rows);
 void fast_qkv(struct backend *be, const struct op_qkv *op);
 void fast_attention(struct backend *be, const struct op_attention *op);
 size_t fast_attention_scratch(int max_head_dim);

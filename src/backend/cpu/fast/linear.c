@@ -44,9 +44,14 @@ static void linear_run(void *ctx, int index, int thread) {
 }
 
 void fast_linear(struct backend *be, const struct op_linear *op) {
-    struct fast_backend *fast = (struct fast_backend *)be;
+    struct cpu_backend *cpu = (struct cpu_backend *)be;
+    fast_linear_rows(cpu, op, cpu_rows(cpu, op->rows));
+}
+
+void fast_linear_rows(struct cpu_backend *cpu, const struct op_linear *op, int rows) {
+    struct fast_backend *fast = (struct fast_backend *)cpu;
     const struct fast_matrix *m = (const struct fast_matrix *)op->matrix;
-    struct linear_job job = {.fast = fast, .op = op, .rows = cpu_rows(&fast->cpu, op->rows)};
+    struct linear_job job = {.fast = fast, .op = op, .rows = rows};
     if (job.rows == 0) return;
     int64_t tiles = (job.rows + TILE_ROWS - 1) / TILE_ROWS;
     job.tile_rows = (int)((job.rows + tiles - 1) / tiles + TILE_STEP - 1) / TILE_STEP * TILE_STEP;

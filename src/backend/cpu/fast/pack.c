@@ -213,7 +213,7 @@ static void pack_block(const struct fast_part *p, const struct weight *w, const 
     float *multiplier = p->multiplier + first;
     /* 2^8 is what the kernels leave out of an E4M3 scale; fp32 rows have everything in them. */
     float last = p->kind == PACK_NVFP4 ? w->multiplier * 256.0f : w->multiplier;
-    if (p->kind == PACK_F32 && w->format == WEIGHT_FP8) last = 1.0f;
+    if (p->kind == PACK_F32) last = 1.0f;
     memset(out, 0, p->block_bytes);
     for (int r = 0; r < BLOCK_ROWS; r++) {
         multiplier[r] = last;

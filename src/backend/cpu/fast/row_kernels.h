@@ -66,23 +66,41 @@ static void kernel_norm_row(const float *h, const float *weight, float eps, int6
     store_tail(out + whole, vf_mul(vf_mul(load_tail(h + whole, left), scale), w), left);
 }
 
-/* Both kinds are x / (1 + e^-z): z = x, or twice the argument of GELU's tanh, since
- * (1 + tanh u) / 2 = 1 / (1 + e^-2u) and the left side cancels where u is far below 0. */
-static inline vf gate_value(enum glu_kind kind, vf x) {
-    vf z = x;
-    if (kind == GLU_GELU_TANH) {
-        vf cube = vf_mul(vf_mul(x, x), x);
-        z = vf_mul(vf_set1(1.5957691216057308f), vf_fma(vf_set1(0.044715f), cube, x));
-    }
-    return vf_div(x, vf_add(vf_set1(1.0f), vexp(vf_sub(vf_zero(), z))));
+/* 1 / (1 + e^-x) */
+static inline vf vsigmoid(vf x) {
+    return vf_div(vf_set1(1.0f), vf_add(vf_set1(1.0f), vexp(vf_sub(vf_zero(), x))));
 }
 
-static void kernel_glu_row(enum glu_kind kind, const float *gate, const float *up, int64_t cols,
-                           uint16_t *out) {
+/* Every kind has a factor x / (1 + e^-z): z = x, 1.702 x, or twice the argument of GELU's tanh,
+ * since (1 + tanh u) / 2 = 1 / (1 + e^-2u) and the left side cancels where u is far below 0. The
+ * limits stand first in min and max, so that a NaN stays one. */
+static inline vf glu_value(const struct op_glu *op, vf x, vf up) {
+    vf z = x, limit = vf_set1(op->limit);
+    switch (op->kind) {
+    case GLU_SILU:
+        break;
+    case GLU_GELU_TANH: {
+        vf cube = vf_mul(vf_mul(x, x), x);
+        z = vf_mul(vf_set1(1.5957691216057308f), vf_fma(vf_set1(0.044715f), cube, x));
+        break;
+    }
+    case GLU_CLAMPED:
+        x = vf_min(limit, x);
+        z = vf_mul(vf_set1(1.702f), x);
+        up = vf_add(vf_max(vf_sub(vf_zero(), limit), vf_min(limit, up)), vf_set1(1.0f));
+        break;
+    }
+    vf gate = vf_div(x, vf_add(vf_set1(1.0f), vexp(vf_sub(vf_zero(), z))));
+    return vf_mul(gate, up);
+}
+
+static void kernel_glu_row(const struct op_glu *op, const float *gate, const float *up,
+                           float factor, int64_t cols, uint16_t *out) {
     const int64_t whole = cols / SIMD_LANES * SIMD_LANES, left = cols - whole;
+    const vf f = vf_set1(factor);
     for (int64_t k = 0; k < whole; k += SIMD_LANES)
-        bf16_store(out + k, vf_mul(gate_value(kind, vf_load(gate + k)), vf_load(up + k)));
+        bf16_store(out + k, vf_mul(glu_value(op, vf_load(gate + k), vf_load(up + k)), f));
     if (left == 0) return;
-    vf x = gate_value(kind, load_tail(gate + whole, left));
-    store_tail(out + whole, vf_mul(x, load_tail(up + whole, left)), left);
+    vf x = glu_value(op, load_tail(gate + whole, left), load_tail(up + whole, left));
+    store_tail(out + whole, vf_mul(x, f), left);
 }

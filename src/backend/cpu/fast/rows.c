@@ -7,7 +7,7 @@
 #include "base/error.h"
 #include "num/fp.h"
 
-enum { TASK_ROWS = 8, MAX_HEAD_DIM = 512, SUM_LANES = 8 };
+enum { TASK_ROWS = 8, MAX_HEAD_DIM = 1024, SUM_LANES = 8, GLU_PIECE = 256 };
 
 struct row_job {
     struct fast_backend *fast;
@@ -47,28 +47,56 @@ void fast_norm(struct backend *be, const struct op_norm *op) {
     share_rows(&(struct row_job){fast, op, cpu_rows(&fast->cpu, op->rows), norm_row});
 }
 
+/* Gate and up that alternate are taken apart piece by piece. */
+static void glu_alternating(const struct row_job *job, const float *gate, const float *up,
+                            float factor, uint16_t *out) {
+    const struct op_glu *op = job->op;
+    float g[GLU_PIECE], u[GLU_PIECE];
+    for (int64_t first = 0; first < op->cols; first += GLU_PIECE) {
+        int64_t count = op->cols - first < GLU_PIECE ? op->cols - first : GLU_PIECE;
+        for (int64_t k = 0; k < count; k++) {
+            g[k] = gate[(first + k) * op->step];
+            u[k] = up[(first + k) * op->step];
+        }
+        job->fast->kernels->glu_row(op, g, u, factor, count, out + first);
+    }
+}
+
 static void glu_row(const struct row_job *job, int row) {
     const struct op_glu *op = job->op;
-    const float *gate = op->gate_up + row * 2 * op->cols;
-    job->fast->kernels->glu_row(op->kind, gate, gate + op->cols, op->cols,
-                                act_row(op->out, op->cols, row));
+    const float *gate = op->gate + row * op->gate_row, *up = op->up + row * op->up_row;
+    uint16_t *out = act_row(op->out, op->cols, row);
+    float factor = 1.0f;
+    if (op->row_gate) factor = 1.0f / (1.0f + expf(-op->row_gate[row * op->gate_row]));
+    if (op->step != 1) {
+        glu_alternating(job, gate, up, factor, out);
+    } else {
+        job->fast->kernels->glu_row(op, gate, up, factor, op->cols, out);
+    }
+}
+
+void fast_glu_rows(struct cpu_backend *cpu, const struct op_glu *op, int rows) {
+    share_rows(&(struct row_job){(struct fast_backend *)cpu, op, rows, glu_row});
 }
 
 void fast_glu(struct backend *be, const struct op_glu *op) {
-    struct fast_backend *fast = (struct fast_backend *)be;
-    share_rows(&(struct row_job){fast, op, fast->cpu.batch.rows, glu_row});
+    struct cpu_backend *cpu = (struct cpu_backend *)be;
+    fast_glu_rows(cpu, op, cpu->batch.rows);
 }
 
 /* ---- qkv: the same plain C for every instruction set ---- */
 
 static void norm_head(float *x, int n, const float *weight, float eps) {
     float lane[SUM_LANES] = {0};
-    for (int i = 0; i < n; i += SUM_LANES)
-        for (int j = 0; j < SUM_LANES; j++) lane[j] += x[i + j] * x[i + j];
+    for (int i = 0; i < n; i++) lane[i % SUM_LANES] += x[i] * x[i];
     float sum =
         ((lane[0] + lane[4]) + (lane[1] + lane[5])) + ((lane[2] + lane[6]) + (lane[3] + lane[7]));
     float scale = 1.0f / sqrtf(sum / (float)n + eps);
-    for (int i = 0; i < n; i++) x[i] = x[i] * scale * weight[i];
+    if (weight == NULL) {
+        for (int i = 0; i < n; i++) x[i] = x[i] * scale;
+    } else {
+        for (int i = 0; i < n; i++) x[i] = x[i] * scale * weight[i];
+    }
 }
 
 static void rotate(float *restrict x, const float *restrict angles, int pairs, int offset) {
@@ -98,30 +126,44 @@ static void write_value(uint16_t *head, int position, int dims, const float *x) 
     for (int i = 0; i < dims; i++) v[i] = bf16_encode(x[i]);
 }
 
+static void make_queries(const struct op_qkv *op, const float *from, const float *angles,
+                         int position, uint16_t *q) {
+    float x[MAX_HEAD_DIM], scale = op->q_scale;
+    if (op->q_growth != 0)
+        scale *= 1.0f + op->q_growth * logf(1.0f + floorf((float)position / op->q_growth_tokens));
+    for (int head = 0; head < op->heads; head++) {
+        make_head(op, from + (int64_t)head * op->q_step, angles, op->q_norm, x);
+        for (int i = 0; i < op->head_dim; i++) *q++ = bf16_encode(x[i] * scale);
+    }
+}
+
 static void qkv_row(const struct row_job *job, int row) {
     const struct op_qkv *op = job->op;
     const struct batch *batch = &job->fast->cpu.batch;
     const int d = op->head_dim, position = batch->position[row] % KV_BLOCK_TOKENS;
     const float *angles = op->angles + (int64_t)row * op->pairs * 2;
-    const float *from = op->qkv + (int64_t)row * (op->heads + 2 * op->kv_heads) * d;
-    const int32_t block = batch->blocks[(int64_t)batch->seq[row] * batch->max_blocks +
-                                        batch->position[row] / KV_BLOCK_TOKENS];
+    const float *from = op->qkv + row * op->row_cols;
+    make_queries(op, from, angles, batch->position[row],
+                 act_row(op->q, (int64_t)op->heads * d, row));
+    if (op->kv == NULL) return;
+    const int32_t block = batch->blocks[op->group][(int64_t)batch->seq[row] * batch->max_blocks +
+                                                   batch->position[row] / KV_BLOCK_TOKENS];
     float x[MAX_HEAD_DIM];
-    uint16_t *q = act_row(op->q, (int64_t)op->heads * d, row);
-    for (int head = 0; head < op->heads; head++, from += d) {
-        make_head(op, from, angles, op->q_norm, x);
-        for (int i = 0; i < d; i++) *q++ = bf16_encode(x[i] * op->q_scale);
-    }
-    for (int head = 0; head < op->kv_heads; head++, from += d) {
-        make_head(op, from, angles, op->k_norm, x);
+    from += (int64_t)op->heads * op->q_step;
+    for (int head = 0; head < op->kv_heads; head++) {
+        make_head(op, from + head * d, angles, op->k_norm, x);
         write_key(kv_head_at(op->kv, block, op->kv_heads, head, d), position, d, x);
     }
-    for (int head = 0; head < op->kv_heads; head++, from += d)
-        write_value(kv_head_at(op->kv, block, op->kv_heads, head, d), position, d, from);
+    if (!op->v_from_k) from += (int64_t)op->kv_heads * d;
+    for (int head = 0; head < op->kv_heads; head++) {
+        memcpy(x, from + head * d, (size_t)d * sizeof *x);
+        if (op->v_norm) norm_head(x, d, NULL, op->eps);
+        write_value(kv_head_at(op->kv, block, op->kv_heads, head, d), position, d, x);
+    }
 }
 
 void fast_qkv(struct backend *be, const struct op_qkv *op) {
     struct fast_backend *fast = (struct fast_backend *)be;
-    check(op->head_dim <= MAX_HEAD_DIM && op->head_dim % SUM_LANES == 0);
+    check(op->head_dim <= MAX_HEAD_DIM && op->head_dim % 2 == 0);
     share_rows(&(struct row_job){fast, op, fast->cpu.batch.rows, qkv_row});
 }

@@ -2,10 +2,7 @@
  *
  * What other backends are held to, and what is held to transformers. With round_bf16 it rounds
  * where the contract rounds (inputs of matrix products, stored KV), so that a faster path can be
- * compared without the roundings between them. `act` and KV are fp32 in memory either way.
- *
- * Sums run over 16 interleaved lanes that are then added pairwise: as plain as one lane, but the
- * compiler may use vectors without changing a bit. */
+ * compared without the roundings between them. `act` and KV are fp32 in memory either way. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -15,16 +12,6 @@
 #include "base/error.h"
 #include "base/str.h"
 #include "num/fp.h"
-
-enum { LANES = 16 };
-
-#if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) &&                             \
-    !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
-/* -ffp-contract=off and fixed lanes: every clone gives the same bits. */
-#define VECTOR_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
-#else
-#define VECTOR_CLONES
-#endif
 
 struct ref_matrix {
     struct matrix base;
@@ -83,26 +70,13 @@ static size_t ref_matrix_bytes(struct backend *be, const struct weight *parts, i
 
 /* ---- ops ---- */
 
-VECTOR_CLONES static float dot(const float *a, const float *b, int64_t n) {
-    float lane[LANES] = {0};
-    int64_t k = 0;
-    for (; k + LANES <= n; k += LANES) {
-        for (int i = 0; i < LANES; i++) lane[i] += a[k + i] * b[k + i];
-    }
-    for (int i = 0; k + i < n; i++) lane[i] += a[k + i] * b[k + i];
-    for (int width = LANES / 2; width > 0; width /= 2) {
-        for (int i = 0; i < width; i++) lane[i] += lane[i + width];
-    }
-    return lane[0];
-}
-
 static void ref_norm(struct backend *be, const struct op_norm *op) {
     struct cpu_backend *cpu = (struct cpu_backend *)be;
     for (int i = 0; i < cpu_rows(cpu, op->rows); i++) {
         int row = op->rows == ROWS_OUT ? cpu->batch.out_row[i] : i;
         const float *h = op->h + row * op->cols;
         float *out = (float *)op->out + i * op->cols;
-        float scale = 1.0f / sqrtf(dot(h, h, op->cols) / (float)op->cols + op->eps);
+        float scale = 1.0f / sqrtf(cpu_dot(h, h, op->cols) / (float)op->cols + op->eps);
         for (int64_t k = 0; k < op->cols; k++)
             out[k] = stored(cpu, h[k] * scale * (op->weight ? op->weight[k] : 1.0f));
     }
@@ -129,7 +103,7 @@ static void linear_task(void *ctx, int task, int thread) {
         while (n >= part_row + m->parts[part].rows) part_row += m->parts[part++].rows;
         weight_dequantize_row(&m->parts[part], n - part_row, w);
         for (int r = 0; r < job->rows; r++) {
-            float sum = dot((const float *)op->x + r * m->base.cols, w, m->base.cols);
+            float sum = cpu_dot((const float *)op->x + r * m->base.cols, w, m->base.cols);
             if (m->bias) sum += m->bias[n];
             float *y = op->y + r * m->base.rows + n;
             *y = op->mode == LINEAR_ADD ? *y + sum : sum;
@@ -144,26 +118,40 @@ struct ref_backend {
     int64_t max_positions;
 };
 
-static void ref_linear(struct backend *be, const struct op_linear *op) {
-    struct ref_backend *ref = (struct ref_backend *)be;
-    struct linear_job job = {op, cpu_rows(&ref->cpu, op->rows), ref->row_scratch};
+static void linear_rows(struct cpu_backend *cpu, const struct op_linear *op, int rows) {
+    struct linear_job job = {op, rows, ((struct ref_backend *)cpu)->row_scratch};
     int tasks = (int)((op->matrix->rows + LINEAR_TASK_ROWS - 1) / LINEAR_TASK_ROWS);
-    pool_run(ref->cpu.pool, linear_task, &job, tasks);
+    pool_run(cpu->pool, linear_task, &job, tasks);
+}
+
+static void ref_linear(struct backend *be, const struct op_linear *op) {
+    struct cpu_backend *cpu = (struct cpu_backend *)be;
+    linear_rows(cpu, op, cpu_rows(cpu, op->rows));
 }
 
 /* K of a block: [kv_heads, 64, head_dim]; V follows in the same shape. */
-static float *kv_at(const struct batch *batch, void *kv, int seq, int position, int kv_heads,
-                    int head_dim, int head, int is_v) {
-    int64_t block = batch->blocks[(int64_t)seq * batch->max_blocks + position / KV_BLOCK_TOKENS];
-    int64_t plane = (int64_t)kv_heads * KV_BLOCK_TOKENS * head_dim;
-    return (float *)kv + (2 * block + is_v) * plane +
-           ((int64_t)head * KV_BLOCK_TOKENS + position % KV_BLOCK_TOKENS) * head_dim;
+struct kv_view {
+    float *kv;
+    const int32_t *blocks; /* of the sequence */
+    int kv_heads, head_dim;
+};
+
+static struct kv_view kv_view(const struct batch *batch, const void *kv, enum kv_group group,
+                              int seq, int kv_heads, int head_dim) {
+    return (struct kv_view){(float *)(uintptr_t)kv,
+                            batch->blocks[group] + (int64_t)seq * batch->max_blocks, kv_heads,
+                            head_dim};
+}
+
+static float *kv_at(const struct kv_view *view, int position, int head, int is_v) {
+    const int64_t plane = (int64_t)view->kv_heads * KV_BLOCK_TOKENS * view->head_dim;
+    return view->kv + (2 * (int64_t)view->blocks[position / KV_BLOCK_TOKENS] + is_v) * plane +
+           ((int64_t)head * KV_BLOCK_TOKENS + position % KV_BLOCK_TOKENS) * view->head_dim;
 }
 
 static void norm_head(float *x, int n, const float *weight, float eps) {
-    if (weight == NULL) return;
-    float scale = 1.0f / sqrtf(dot(x, x, n) / (float)n + eps);
-    for (int i = 0; i < n; i++) x[i] = x[i] * scale * weight[i];
+    float scale = 1.0f / sqrtf(cpu_dot(x, x, n) / (float)n + eps);
+    for (int i = 0; i < n; i++) x[i] = x[i] * scale * (weight ? weight[i] : 1.0f);
 }
 
 static void rotate(float *x, const float *angles, int pairs, int offset) {
@@ -174,25 +162,45 @@ static void rotate(float *x, const float *angles, int pairs, int offset) {
     }
 }
 
-static void ref_qkv(struct backend *be, const struct op_qkv *op) {
-    struct cpu_backend *cpu = (struct cpu_backend *)be;
+static void make_queries(const struct cpu_backend *cpu, const struct op_qkv *op, int r) {
+    const int d = op->head_dim;
+    float scale = op->q_scale;
+    if (op->q_growth != 0)
+        scale *=
+            1.0f +
+            op->q_growth * logf(1.0f + floorf((float)cpu->batch.position[r] / op->q_growth_tokens));
+    for (int j = 0; j < op->heads; j++) {
+        float *q = (float *)op->q + ((int64_t)r * op->heads + j) * d;
+        memcpy(q, op->qkv + r * op->row_cols + (int64_t)j * op->q_step, (size_t)d * sizeof *q);
+        if (op->q_norm) norm_head(q, d, op->q_norm, op->eps);
+        rotate(q, op->angles + (int64_t)r * op->pairs * 2, op->pairs, op->pair_offset);
+        for (int i = 0; i < d; i++) q[i] = stored(cpu, q[i] * scale);
+    }
+}
+
+static void write_keys_values(const struct cpu_backend *cpu, const struct op_qkv *op, int r) {
     const struct batch *batch = &cpu->batch;
-    const int d = op->head_dim, all = op->heads + 2 * op->kv_heads;
-    for (int r = 0; r < batch->rows; r++) {
-        const float *angles = op->angles + (int64_t)r * op->pairs * 2;
-        for (int j = 0; j < all; j++) {
-            int kv_head = (j - op->heads) % op->kv_heads;
-            bool is_q = j < op->heads, is_v = j >= op->heads + op->kv_heads;
-            float *out = is_q ? (float *)op->q + ((int64_t)r * op->heads + j) * d
-                              : kv_at(batch, op->kv, batch->seq[r], batch->position[r],
-                                      op->kv_heads, d, kv_head, is_v);
-            memcpy(out, op->qkv + ((int64_t)r * all + j) * d, (size_t)d * sizeof *out);
-            if (!is_v) {
-                norm_head(out, d, is_q ? op->q_norm : op->k_norm, op->eps);
-                rotate(out, angles, op->pairs, op->pair_offset);
-            }
-            for (int i = 0; i < d; i++) out[i] = stored(cpu, is_q ? out[i] * op->q_scale : out[i]);
-        }
+    const int d = op->head_dim;
+    const struct kv_view view = kv_view(batch, op->kv, op->group, batch->seq[r], op->kv_heads, d);
+    const float *from = op->qkv + r * op->row_cols + (int64_t)op->heads * op->q_step;
+    for (int j = 0; j < op->kv_heads; j++) {
+        float *k = kv_at(&view, batch->position[r], j, 0),
+              *v = kv_at(&view, batch->position[r], j, 1);
+        memcpy(k, from + (int64_t)j * d, (size_t)d * sizeof *k);
+        memcpy(v, from + (int64_t)(op->v_from_k ? j : op->kv_heads + j) * d, (size_t)d * sizeof *v);
+        if (op->k_norm) norm_head(k, d, op->k_norm, op->eps);
+        if (op->v_norm) norm_head(v, d, NULL, op->eps);
+        rotate(k, op->angles + (int64_t)r * op->pairs * 2, op->pairs, op->pair_offset);
+        for (int i = 0; i < d; i++) k[i] = stored(cpu, k[i]);
+        for (int i = 0; i < d; i++) v[i] = stored(cpu, v[i]);
+    }
+}
+
+static void ref_qkv(struct backend *be, const struct op_qkv *op) {
+    const struct cpu_backend *cpu = (const struct cpu_backend *)be;
+    for (int r = 0; r < cpu->batch.rows; r++) {
+        make_queries(cpu, op, r);
+        if (op->kv) write_keys_values(cpu, op, r);
     }
 }
 
@@ -201,13 +209,18 @@ struct attention_job {
     const struct op_attention *op;
 };
 
+static float sigmoid(float x) {
+    return 1.0f / (1.0f + expf(-x));
+}
+
 /* One row, one query head: scores, softmax over all of them, weighted sum of V. */
 static void attention_task(void *ctx, int task, int thread) {
     const struct attention_job *job = ctx;
     const struct op_attention *op = job->op;
     const struct batch *batch = &job->ref->cpu.batch;
     const int d = op->head_dim, r = task / op->heads, head = task % op->heads;
-    const int kv_head = head / (op->heads / op->kv_heads), seq = batch->seq[r];
+    const int kv_head = head / (op->heads / op->kv_heads);
+    const struct kv_view view = kv_view(batch, op->kv, op->group, batch->seq[r], op->kv_heads, d);
     const int last = batch->position[r];
     const int first = op->window > 0 && last >= op->window ? last - op->window + 1 : 0;
     const float *q = (const float *)op->q + ((int64_t)r * op->heads + head) * d;
@@ -215,8 +228,7 @@ static void attention_task(void *ctx, int task, int thread) {
     float *score = job->ref->scores + thread * job->ref->max_positions;
     float max = op->sinks ? op->sinks[head] : -INFINITY;
     for (int p = first; p <= last; p++) {
-        float s =
-            dot(q, kv_at(batch, (void *)(uintptr_t)op->kv, seq, p, op->kv_heads, d, kv_head, 0), d);
+        float s = cpu_dot(q, kv_at(&view, p, kv_head, 0), d);
         if (op->softcap > 0) s = op->softcap * tanhf(s / op->softcap);
         score[p - first] = s;
         max = fmaxf(max, s);
@@ -224,13 +236,17 @@ static void attention_task(void *ctx, int task, int thread) {
     float total = op->sinks ? expf(op->sinks[head] - max) : 0;
     for (int i = 0; i < d; i++) out[i] = 0;
     for (int p = first; p <= last; p++) {
-        const float *v =
-            kv_at(batch, (void *)(uintptr_t)op->kv, seq, p, op->kv_heads, d, kv_head, 1);
+        const float *v = kv_at(&view, p, kv_head, 1);
         float weight = expf(score[p - first] - max);
         total += weight;
         for (int i = 0; i < d; i++) out[i] += weight * v[i];
     }
-    for (int i = 0; i < d; i++) out[i] = stored(&job->ref->cpu, out[i] / total);
+    const float *gate =
+        op->gate ? op->gate + r * op->gate_row + (int64_t)head * op->gate_step : NULL;
+    for (int i = 0; i < d; i++) {
+        float o = out[i] / total;
+        out[i] = stored(&job->ref->cpu, gate ? o * sigmoid(gate[i]) : o);
+    }
 }
 
 static void ref_attention(struct backend *be, const struct op_attention *op) {
@@ -238,20 +254,43 @@ static void ref_attention(struct backend *be, const struct op_attention *op) {
     pool_run(job.ref->cpu.pool, attention_task, &job, job.ref->cpu.batch.rows * op->heads);
 }
 
-static float activate(enum glu_kind kind, float x) {
-    if (kind == GLU_SILU) return x / (1.0f + expf(-x));
-    return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
+static float glu(const struct op_glu *op, float gate, float up) {
+    switch (op->kind) {
+    case GLU_SILU:
+        return gate * sigmoid(gate) * up;
+    case GLU_GELU_TANH:
+        return 0.5f * gate *
+               (1.0f + tanhf(0.7978845608028654f * (gate + 0.044715f * gate * gate * gate))) * up;
+    case GLU_CLAMPED:
+        break;
+    }
+    gate = fminf(gate, op->limit);
+    up = fmaxf(-op->limit, fminf(up, op->limit));
+    return gate * sigmoid(1.702f * gate) * (up + 1.0f);
+}
+
+static void glu_rows(struct cpu_backend *cpu, const struct op_glu *op, int rows) {
+    for (int64_t r = 0; r < rows; r++) {
+        const float *gate = op->gate + r * op->gate_row, *up = op->up + r * op->up_row;
+        float factor = op->row_gate ? sigmoid(op->row_gate[r * op->gate_row]) : 1.0f;
+        float *out = (float *)op->out + r * op->cols;
+        for (int64_t k = 0; k < op->cols; k++)
+            out[k] = stored(cpu, glu(op, gate[k * op->step], up[k * op->step]) * factor);
+    }
 }
 
 static void ref_glu(struct backend *be, const struct op_glu *op) {
     struct cpu_backend *cpu = (struct cpu_backend *)be;
-    for (int64_t r = 0; r < cpu->batch.rows; r++) {
-        const float *gate = op->gate_up + r * 2 * op->cols, *up = gate + op->cols;
-        float *out = (float *)op->out + r * op->cols;
-        for (int64_t k = 0; k < op->cols; k++)
-            out[k] = stored(cpu, activate(op->kind, gate[k]) * up[k]);
-    }
+    glu_rows(cpu, op, cpu->batch.rows);
 }
+
+static void store_row(const struct cpu_backend *cpu, const float *x, int64_t cols, void *act,
+                      int64_t row) {
+    float *out = (float *)act + row * cols;
+    for (int64_t k = 0; k < cols; k++) out[k] = stored(cpu, x[k]);
+}
+
+static const struct cpu_hooks REFERENCE_HOOKS = {store_row, linear_rows, glu_rows};
 
 /* ---- the object ---- */
 
@@ -273,7 +312,8 @@ static size_t ref_kv_block_bytes(struct backend *be, int kv_heads, int head_dim)
 static size_t ref_scratch_bytes(struct backend *be, const struct step_limits *max) {
     size_t threads = (size_t)pool_threads(((struct cpu_backend *)be)->pool);
     size_t positions = (size_t)max->max_blocks * KV_BLOCK_TOKENS;
-    return cpu_scratch_bytes(max) + threads * ((size_t)max->max_cols + positions) * sizeof(float);
+    return cpu_scratch_bytes(be, max) +
+           threads * ((size_t)max->max_cols + positions) * sizeof(float);
 }
 
 static int ref_reserve(struct backend *be, const struct step_limits *max, struct imp_error *err) {
@@ -308,20 +348,29 @@ static const struct backend_ops REFERENCE_OPS = {
     .matrix_bytes = ref_matrix_bytes,
     .table_create = cpu_table_create,
     .table_free = cpu_table_free,
+    .experts_create = cpu_experts_create,
+    .experts_free = cpu_experts_free,
     .act_bytes = ref_act_bytes,
     .act_read = ref_act_read,
     .kv_block_bytes = ref_kv_block_bytes,
+    .gdn_state_bytes = cpu_gdn_state_bytes,
     .scratch_bytes = ref_scratch_bytes,
     .reserve = ref_reserve,
     .step_begin = cpu_step_begin,
     .step_end = cpu_step_end,
     .embed = cpu_embed,
     .norm = ref_norm,
+    .convert = cpu_convert,
+    .post_norm = cpu_post_norm,
     .linear = ref_linear,
     .rope_angles = cpu_rope_angles,
     .qkv = ref_qkv,
     .attention = ref_attention,
     .glu = ref_glu,
+    .route = cpu_route,
+    .moe = cpu_moe,
+    .gdn = cpu_gdn,
+    .softcap = cpu_softcap,
     .sample = cpu_sample,
 };
 
@@ -329,6 +378,7 @@ int cpu_reference_open(const struct backend_options *options, struct backend **o
                        struct imp_error *err) {
     struct ref_backend *ref = mem_zero(1, sizeof *ref);
     ref->cpu.base.ops = &REFERENCE_OPS;
+    ref->cpu.hooks = &REFERENCE_HOOKS;
     ref->cpu.round_bf16 = options->round_bf16;
     int rc = pool_create(options->threads, &ref->cpu.pool, err);
     if (rc < 0) {
