@@ -431,7 +431,7 @@ static const struct bad {
      "64 values expected, [32] found"},
 };
 
-static void refused(void **state) {
+static void st14_experts_refused(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof BAD / sizeof *BAD; i++) {
         const struct bad *b = &BAD[i];
@@ -520,7 +520,7 @@ static void square_stacks(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_layout),
-        cmocka_unit_test(refused),
+        cmocka_unit_test(st14_experts_refused),
         cmocka_unit_test(one_bad_scale),
         cmocka_unit_test(square_stacks),
     };
