@@ -90,7 +90,8 @@ typedef struct imp_info {
     uint64_t bytes_per_step; /* weights read by one decode step of one row */
     uint64_t kv_bytes_per_token;
     uint32_t vocab_size, context_tokens, layers, hidden_size, max_batch, threads;
-    int32_t bos_id; /* -1: none */
+    int nvfp4_activations; /* numerics.activations=nvfp4 is on */
+    int32_t bos_id;        /* -1: none */
     uint32_t eos_count;
     const int32_t *eos_ids;
     float temperature, top_p, min_p; /* generation_config.json's defaults */

@@ -63,8 +63,10 @@ const struct option option_table[OPT_COUNT] = {
                     "cut the text into windows of N tokens, each read from an empty cache"},
     [OPT_TOKENS] = {"tokens", 0, KIND_INT, false, "N", NULL, NULL, NULL, 2, TOKENS_MAX, IN_SCORE,
                     "only the first N tokens of the text"},
-    [OPT_REFERENCE] = {"reference", 0, KIND_FILE, false, "MODEL2", NULL, NULL, NULL, 0, 0, IN_SCORE,
-                       "also the KL divergence from, and top-1 agreement with, this model"},
+    [OPT_REFERENCE] =
+        {"reference", 0, KIND_FILE, false, "MODEL2", NULL, NULL, NULL, 0, 0, IN_SCORE,
+         "also the KL divergence from, and top-1 agreement with, this model; with "
+         "numerics.activations=nvfp4 the model itself without that, if none is given"},
     [OPT_IDS] = {"ids", 0, KIND_FILE, true, "FILE", NULL, NULL, NULL, 0, 0, IN_SCORE,
                  "a JSON array of token ids to run; several run together in one batch"},
     [OPT_LOGITS] = {"logits", 0, KIND_FILE, false, "OUT.npy", NULL, NULL, NULL, 0, 0, IN_SCORE,
