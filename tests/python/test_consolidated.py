@@ -70,7 +70,7 @@ def convert(source, target):
                   head_dim=head, hidden_dim=config["intermediate_size"],
                   n_heads=config["num_attention_heads"], n_kv_heads=config["num_key_value_heads"],
                   norm_eps=config["rms_norm_eps"], vocab_size=config["vocab_size"],
-                  rope_theta=config["rope_parameters"]["rope_theta"],
+                  rope_theta=(config.get("rope_parameters") or config)["rope_theta"],
                   max_seq_len=config["max_position_embeddings"])
     if config.get("sliding_window"):
         params["sliding_window"] = config["sliding_window"]
