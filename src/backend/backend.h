@@ -126,7 +126,9 @@ struct op_post_norm {
     float *y; /* [R, groups, cols] */
 };
 
-/* y[r] = x[r] W^T + bias (STORE), or y[r] += the same (ADD).
+/* y[r] = x[r] W^T + bias (STORE), or y[r] += the same (ADD). A weight's pre_scale multiplies x
+ * first, rounded as an act is; with nvfp4_activations what an NVFP4 weight sees of that is
+ * nvfp4_round_activation's, whose multiplier multiplies with the weight's own.
  * Each product is a sum in one fixed order of K that depends on the shape and format of W alone. */
 struct op_linear {
     enum op_rows rows;
@@ -365,7 +367,8 @@ struct backend_options {
     enum backend_kind kind;
     int threads;     /* >= 1 */
     bool round_bf16; /* reference only: round where the contract rounds (act and KV to BF16) */
-    const char *isa; /* fast CPU only: NULL the best, or "avx512", "avx2", "portable" */
+    bool nvfp4_activations; /* inputs of NVFP4 matrices are quantised to NVFP4 too, row by row */
+    const char *isa;        /* fast CPU only: NULL the best, or "avx512", "avx2", "portable" */
 };
 int backend_open(const struct backend_options *options, struct backend **out,
                  struct imp_error *err);

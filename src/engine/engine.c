@@ -229,6 +229,7 @@ int engine_start(struct imp_engine *e, struct imp_error *err) {
     seats_create(&e->seats, &e->limits, (uint64_t)e->options.value[SETTING_KV_SHUFFLE]);
     scheduler_create(&e->scheduler, &e->limits, &e->kv, &e->seats,
                      e->options.value[SETTING_PREFIX_CACHE] != 0);
+    e->scheduler.preempt_every = e->options.value[SETTING_PREEMPT_EVERY];
     batch_create(&e->arrays, &e->limits.step);
     e->plan.entry = mem_zero(batch, sizeof *e->plan.entry);
     e->sample_rows = mem_zero(batch, sizeof *e->sample_rows);

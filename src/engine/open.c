@@ -39,9 +39,6 @@ static int check_path(const char *path, struct imp_error *err) {
 static int check_options(const struct imp_options *o, struct imp_error *err) {
     if (o->value[SETTING_KV_DTYPE] != KV_BF16)
         return error_set(err, IMP_ERR_UNSUPPORTED, NULL, "kv.dtype=fp8 is not there on a CPU");
-    if (o->value[SETTING_ACTIVATIONS] != ACTIVATIONS_BF16)
-        return error_set(err, IMP_ERR_UNSUPPORTED, NULL,
-                         "numerics.activations=nvfp4 is not there on a CPU");
     return 0;
 }
 
@@ -56,6 +53,7 @@ int open_backend(const struct imp_options *o, struct backend **out, int *threads
                                                                  : BACKEND_CPU_REFERENCE,
         .threads = *threads,
         .round_bf16 = o->value[SETTING_REFERENCE] == REFERENCE_ROUNDED,
+        .nvfp4_activations = o->value[SETTING_ACTIVATIONS] == ACTIVATIONS_NVFP4,
         .isa = options_isa(o)};
     return backend_open(&options, out, err);
 }

@@ -41,6 +41,9 @@ static const struct row {
                      "programmatic dependent launch; without effect on a CPU"},
     [SETTING_PREFIX_CACHE] = {"runtime.prefix_cache", KIND_BOOL, 0, 1, "bool", "true",
                               "keep the KV blocks of finished prompts for later ones"},
+    [SETTING_PREEMPT_EVERY] = {"runtime.preempt_every", KIND_INT, 0, INT32_MAX, "int", "0",
+                               "have the last sequence give its KV back every so many steps, to "
+                               "test that nothing changes; 0: only where memory runs out"},
     [SETTING_KV_DTYPE] = {"kv.dtype", KIND_CHOICE, 0, 1, "bf16|fp8", "bf16",
                           "element type of the KV cache"},
     [SETTING_KV_MEMORY] = {"kv.memory", KIND_SIZE, 0, INT64_MAX, "size", "0",

@@ -135,6 +135,8 @@ static bool decodes(const struct imp_stream *seq) {
 
 void scheduler_plan(struct scheduler *s, struct plan *plan) {
     plan->count = plan->rows = plan->out_rows = 0;
+    if (s->preempt_every && ++s->plans % s->preempt_every == 0 && s->running_count > 0)
+        preempt(s, s->running[s->running_count - 1]);
     for (int i = 0; i < s->running_count; i++) {
         struct imp_stream *seq = s->running[i];
         if (decodes(seq) && stream_has_room(seq) && have_block(s, seq)) add_entry(s, plan, seq, 1);

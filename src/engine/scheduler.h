@@ -36,6 +36,7 @@ struct scheduler {
     int queue_count, queue_capacity;
     struct imp_stream **running; /* [max_batch] in order of admission */
     int running_count;
+    int64_t preempt_every, plans; /* for tests: see runtime.preempt_every */
     uint64_t preemptions;
 };
 

@@ -11,6 +11,7 @@ venv=$1 gguf=$2 work=$3
 python=$venv/bin/python
 "$python" "$here/make_checkpoints.py"
 "$python" "$here/make_golden.py"
+"$python" "$here/make_w4a4.py"
 "$python" "$here/make_activations.py"
 [ -d "$work/smollm2-modelopt" ] ||
     "$python" "$here/make_checkpoints.py" --gguf "$gguf" --large "$work"

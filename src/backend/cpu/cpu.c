@@ -34,7 +34,8 @@ void cpu_read(struct backend *be, void *host, const void *device, size_t bytes) 
 }
 
 size_t cpu_scratch_bytes(struct backend *be, const struct step_limits *max) {
-    return (size_t)max->vocab * (sizeof(float) + sizeof(int32_t)) + cpu_moe_scratch_bytes(be, max);
+    return (size_t)max->vocab * (sizeof(float) + sizeof(int32_t)) + cpu_moe_scratch_bytes(be, max) +
+           cpu_input_scratch_bytes(be, max);
 }
 
 int cpu_reserve(struct cpu_backend *cpu, const struct step_limits *max, struct imp_error *err) {
@@ -45,12 +46,14 @@ int cpu_reserve(struct cpu_backend *cpu, const struct step_limits *max, struct i
     cpu->sample_ids_count = max->vocab;
     if (cpu->sample_logits == NULL || cpu->sample_ids == NULL)
         return error_memory(err, cpu_scratch_bytes(&cpu->base, max));
-    return cpu_moe_reserve(cpu, max, err);
+    int rc = cpu_input_reserve(cpu, max, err);
+    return rc < 0 ? rc : cpu_moe_reserve(cpu, max, err);
 }
 
 void cpu_close(struct cpu_backend *cpu) {
     pool_destroy(cpu->pool);
     cpu_moe_release(cpu);
+    cpu_input_release(cpu);
     free(cpu->sample_logits);
     free(cpu->sample_ids);
 }

@@ -15,16 +15,32 @@ struct cpu_backend {
     bool round_bf16;
     /* What differs between the two, for the ops that they share. */
     const struct cpu_hooks *hooks;
-    struct cpu_moe *moe;  /* scratch, or NULL */
+    struct cpu_moe *moe; /* scratch, or NULL */
+    bool nvfp4_activations;
+    bool changes_input; /* some matrix has a struct cpu_input that does something */
+    struct cpu_input_scratch *input;
     float *sample_logits; /* [sample_ids_count] scratch of the sampler */
     int32_t *sample_ids;
     int64_t sample_ids_count;
+};
+
+/* What a matrix does to its input before the product. */
+struct cpu_input {
+    const float *pre_scale; /* [cols] or NULL */
+    bool nvfp4;             /* NVFP4 parts see the input rounded to NVFP4 */
+    float multiplier;       /* for that, from the file; NAN: each row its own */
+};
+/* The input as the parts see it. */
+struct cpu_inputs {
+    const void *x, *rounded; /* act; rounded: of NVFP4 parts, NULL: as x */
+    const float *multiplier; /* [rows] of what `rounded` gives, or NULL */
 };
 
 struct cpu_hooks {
     /* fp32 to row `row` of an act */
     void (*store_row)(const struct cpu_backend *cpu, const float *x, int64_t cols, void *act,
                       int64_t row);
+    void (*load_row)(const void *act, int64_t cols, int64_t row, float *out);
     /* The ops on the first `rows` rows of their arguments, whatever the batch has. */
     void (*linear)(struct cpu_backend *cpu, const struct op_linear *op, int rows);
     void (*glu)(struct cpu_backend *cpu, const struct op_glu *op, int rows);
@@ -60,6 +76,15 @@ void cpu_post_norm(struct backend *be, const struct op_post_norm *op);
 void cpu_softcap(struct backend *be, const struct op_softcap *op);
 void cpu_route(struct backend *be, const struct op_route *op);
 float cpu_dot(const float *a, const float *b, int64_t n);
+/* input.c */
+int cpu_input_make(struct cpu_backend *cpu, const struct weight *parts, int count,
+                   struct cpu_input *out, struct imp_error *err);
+size_t cpu_input_scratch_bytes(struct backend *be, const struct step_limits *max);
+int cpu_input_reserve(struct cpu_backend *cpu, const struct step_limits *max,
+                      struct imp_error *err);
+void cpu_input_release(struct cpu_backend *cpu);
+struct cpu_inputs cpu_change_input(struct cpu_backend *cpu, const struct cpu_input *input,
+                                   const void *x, int64_t cols, int rows);
 /* moe.c */
 int cpu_experts_create(struct backend *be, struct matrix *const *gate_up,
                        struct matrix *const *down, int count, struct experts **out,

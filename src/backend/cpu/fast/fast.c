@@ -65,7 +65,12 @@ static void store_row(const struct cpu_backend *cpu, const float *x, int64_t col
     memset(out + cols, 0, (size_t)(stride - cols) * sizeof *out);
 }
 
-static const struct cpu_hooks FAST_HOOKS = {store_row, fast_linear_rows, fast_glu_rows};
+static void load_row(const void *act, int64_t cols, int64_t row, float *out) {
+    const uint16_t *from = (const uint16_t *)act + row * act_stride(cols);
+    for (int64_t k = 0; k < cols; k++) out[k] = bf16_decode(from[k]);
+}
+
+static const struct cpu_hooks FAST_HOOKS = {store_row, load_row, fast_linear_rows, fast_glu_rows};
 
 static const struct backend_ops FAST_OPS = {
     .destroy = fast_destroy,
@@ -145,6 +150,7 @@ int cpu_fast_open(const struct backend_options *options, struct backend **out,
     fast->cpu.base.ops = &FAST_OPS;
     fast->cpu.hooks = &FAST_HOOKS;
     fast->cpu.round_bf16 = true;
+    fast->cpu.nvfp4_activations = options->nvfp4_activations;
     fast->kernels = kernels;
     int rc = pool_create(options->threads, &fast->cpu.pool, err);
     if (rc < 0) {

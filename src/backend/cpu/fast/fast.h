@@ -54,6 +54,7 @@ struct fast_matrix {
     struct matrix base;
     int count;
     int64_t blocks; /* of all parts */
+    struct cpu_input input;
     void *memory;
     struct fast_part part[];
 };
@@ -68,6 +69,7 @@ struct linear_task {
     int64_t y_stride; /* columns of the matrix */
     int rows;
     enum linear_mode mode;
+    const float *row_multiplier; /* first row's; multiplies with the part's own; NULL: ones */
 };
 
 /* A query's online softmax. */

@@ -11,6 +11,7 @@ enum { TILE_STEP = 12 };
 struct linear_job {
     struct fast_backend *fast;
     const struct op_linear *op;
+    struct cpu_inputs in;
     int rows, tile_rows;
     int64_t task_blocks, block_tasks; /* block_tasks: of one tile */
 };
@@ -25,7 +26,6 @@ static void linear_run(void *ctx, int index, int thread) {
     int64_t first = index % job->block_tasks * job->task_blocks, last = first + job->task_blocks;
     if (last > m->blocks) last = m->blocks;
     struct linear_task task = {
-        .x = (const uint16_t *)job->op->x + row * x_stride,
         .x_stride = x_stride,
         .y = job->op->y + row * m->base.rows,
         .y_stride = m->base.rows,
@@ -34,6 +34,9 @@ static void linear_run(void *ctx, int index, int thread) {
     };
     for (int i = 0; i < m->count && first < last; i++) {
         task.part = &m->part[i];
+        const bool rounded = job->in.rounded && task.part->kind == PACK_NVFP4;
+        task.x = (const uint16_t *)(rounded ? job->in.rounded : job->in.x) + row * x_stride;
+        task.row_multiplier = rounded ? job->in.multiplier + row : NULL;
         int64_t end = task.part->first_block + task.part->blocks;
         if (first >= end) continue;
         task.block_first = first - task.part->first_block;
@@ -53,6 +56,7 @@ void fast_linear_rows(struct cpu_backend *cpu, const struct op_linear *op, int r
     const struct fast_matrix *m = (const struct fast_matrix *)op->matrix;
     struct linear_job job = {.fast = fast, .op = op, .rows = rows};
     if (job.rows == 0) return;
+    job.in = cpu_change_input(cpu, &m->input, op->x, m->base.cols, rows);
     int64_t tiles = (job.rows + TILE_ROWS - 1) / TILE_ROWS;
     job.tile_rows = (int)((job.rows + tiles - 1) / tiles + TILE_STEP - 1) / TILE_STEP * TILE_STEP;
     if (job.tile_rows > TILE_ROWS) job.tile_rows = TILE_ROWS;

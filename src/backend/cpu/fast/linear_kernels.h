@@ -35,8 +35,10 @@ static void finish_block(const struct linear_task *task, int64_t block, int row,
     float *out = tail_bytes ? tail : y;
     if (tail_bytes && task->mode == LINEAR_ADD) memcpy(tail, y, tail_bytes);
     for (int i = 0; i < BLOCK_ROWS; i += SIMD_LANES) {
-        vf sum = vf_fma(vf_load(acc + i), vf_load(part->multiplier + first + i),
-                        vf_load(part->bias + first + i));
+        vf multiplier = vf_load(part->multiplier + first + i);
+        if (task->row_multiplier)
+            multiplier = vf_mul(multiplier, vf_set1(task->row_multiplier[row]));
+        vf sum = vf_fma(vf_load(acc + i), multiplier, vf_load(part->bias + first + i));
         if (task->mode == LINEAR_ADD) sum = vf_add(vf_load(out + i), sum);
         vf_store(out + i, sum);
     }

@@ -271,10 +271,14 @@ int fast_matrix_create(struct backend *be, const struct weight *parts, int count
     struct fast_backend *fast = (struct fast_backend *)be;
     const size_t bytes = fast_matrix_bytes(be, parts, count);
     struct fast_matrix *m = mem_zero(1, sizeof *m + (size_t)count * sizeof m->part[0]);
-    m->memory = packed_memory(bytes);
-    if (m->memory == NULL) {
+    int rc = cpu_input_make(&fast->cpu, parts, count, &m->input, err);
+    if (rc == 0) {
+        m->memory = packed_memory(bytes);
+        if (m->memory == NULL) rc = error_memory(err, bytes);
+    }
+    if (rc < 0) {
         fast_matrix_free(be, &m->base);
-        return error_memory(err, bytes);
+        return rc;
     }
     m->base = (struct matrix){.cols = parts[0].cols, .bytes = bytes};
     m->count = count;

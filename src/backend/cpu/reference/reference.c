@@ -18,6 +18,7 @@ struct ref_matrix {
     int count;
     struct weight *parts;
     float *bias; /* [rows] or NULL */
+    struct cpu_input input;
 };
 
 static inline float stored(const struct cpu_backend *cpu, float x) {
@@ -28,9 +29,12 @@ static inline float stored(const struct cpu_backend *cpu, float x) {
 
 static int ref_matrix_create(struct backend *be, const struct weight *parts, int count,
                              const float *const *bias, struct matrix **out, struct imp_error *err) {
-    (void)be;
-    (void)err;
     struct ref_matrix *m = mem_zero(1, sizeof *m);
+    int rc = cpu_input_make((struct cpu_backend *)be, parts, count, &m->input, err);
+    if (rc < 0) {
+        free(m);
+        return rc;
+    }
     m->parts = mem_zero((size_t)count, sizeof *parts);
     memcpy(m->parts, parts, (size_t)count * sizeof *parts);
     m->count = count;
@@ -84,6 +88,7 @@ static void ref_norm(struct backend *be, const struct op_norm *op) {
 
 struct linear_job {
     const struct op_linear *op;
+    struct cpu_inputs in;
     int rows;
     float *row_scratch; /* [threads, cols] one dequantised row of W */
 };
@@ -102,8 +107,11 @@ static void linear_task(void *ctx, int task, int thread) {
     for (int64_t n = first; n < last; n++) {
         while (n >= part_row + m->parts[part].rows) part_row += m->parts[part++].rows;
         weight_dequantize_row(&m->parts[part], n - part_row, w);
+        const bool rounded = job->in.rounded && m->parts[part].format == WEIGHT_NVFP4;
+        const float *x = rounded ? job->in.rounded : job->in.x;
         for (int r = 0; r < job->rows; r++) {
-            float sum = cpu_dot((const float *)op->x + r * m->base.cols, w, m->base.cols);
+            float sum = cpu_dot(x + r * m->base.cols, w, m->base.cols);
+            if (rounded) sum *= job->in.multiplier[r];
             if (m->bias) sum += m->bias[n];
             float *y = op->y + r * m->base.rows + n;
             *y = op->mode == LINEAR_ADD ? *y + sum : sum;
@@ -119,7 +127,9 @@ struct ref_backend {
 };
 
 static void linear_rows(struct cpu_backend *cpu, const struct op_linear *op, int rows) {
-    struct linear_job job = {op, rows, ((struct ref_backend *)cpu)->row_scratch};
+    const struct ref_matrix *m = (const struct ref_matrix *)op->matrix;
+    struct linear_job job = {op, cpu_change_input(cpu, &m->input, op->x, m->base.cols, rows), rows,
+                             ((struct ref_backend *)cpu)->row_scratch};
     int tasks = (int)((op->matrix->rows + LINEAR_TASK_ROWS - 1) / LINEAR_TASK_ROWS);
     pool_run(cpu->pool, linear_task, &job, tasks);
 }
@@ -290,7 +300,11 @@ static void store_row(const struct cpu_backend *cpu, const float *x, int64_t col
     for (int64_t k = 0; k < cols; k++) out[k] = stored(cpu, x[k]);
 }
 
-static const struct cpu_hooks REFERENCE_HOOKS = {store_row, linear_rows, glu_rows};
+static void load_row(const void *act, int64_t cols, int64_t row, float *out) {
+    memcpy(out, (const float *)act + row * cols, (size_t)cols * sizeof *out);
+}
+
+static const struct cpu_hooks REFERENCE_HOOKS = {store_row, load_row, linear_rows, glu_rows};
 
 /* ---- the object ---- */
 
@@ -380,6 +394,7 @@ int cpu_reference_open(const struct backend_options *options, struct backend **o
     ref->cpu.base.ops = &REFERENCE_OPS;
     ref->cpu.hooks = &REFERENCE_HOOKS;
     ref->cpu.round_bf16 = options->round_bf16;
+    ref->cpu.nvfp4_activations = options->nvfp4_activations;
     int rc = pool_create(options->threads, &ref->cpu.pool, err);
     if (rc < 0) {
         free(ref);
