@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/error.h"
+#include "load/consolidated.h"
 #include "load/folder.h"
 #include "load/quant.h"
 
@@ -71,6 +72,7 @@ static int gather(struct checkpoint *ck, struct imp_error *err) {
         for (size_t j = 0; j < ck->files[i].count; j++) ck->tensors[n++] = &ck->files[i].tensors[j];
     }
     ck->tensor_count = total;
+    if (ck->consolidated) consolidated_rename(ck);
     if (total > 0) qsort(ck->tensors, total, sizeof *ck->tensors, by_name);
     ck->read = mem_zero(total, sizeof *ck->read);
     map_create(&ck->by_name, total);
@@ -110,10 +112,14 @@ static int open_indexed(struct checkpoint *ck, const char *index_name, struct im
 
 static int open_folder(struct checkpoint *ck, struct imp_error *err) {
     static const char index[] = "model.safetensors.index.json", *const single = "model.safetensors";
-    if (folder_has(ck->path, index)) return open_indexed(ck, index, err);
     struct folder_list list = {0};
     int rc;
-    if (folder_has(ck->path, single)) {
+    if (ck->consolidated) {
+        rc = folder_list_consolidated(ck->path, &list, err);
+        if (rc == 0) rc = add_files(ck, (const char *const *)list.names, list.count, err);
+    } else if (folder_has(ck->path, index)) {
+        return open_indexed(ck, index, err);
+    } else if (folder_has(ck->path, single)) {
         rc = add_files(ck, &single, 1, err);
     } else {
         rc = folder_list_weights(ck->path, &list, err);
@@ -230,11 +236,19 @@ static int find_folder(const char *path, bool *one_file, char **folder, struct i
     return 0;
 }
 
-static bool has_weights(const char *folder) {
-    struct folder_list list = {0};
-    bool any = folder_list_weights(folder, &list, NULL) == 0 && list.count > 0;
-    folder_list_free(&list);
-    return any;
+/* Whether there are weight files; *consolidated: they are Mistral's own, and the only ones. */
+static bool has_weights(const char *folder, bool *consolidated) {
+    struct folder_list usual = {0}, own = {0};
+    bool any = folder_list_weights(folder, &usual, NULL) == 0 && usual.count > 0;
+    *consolidated = !any && folder_list_consolidated(folder, &own, NULL) == 0 && own.count > 0;
+    folder_list_free(&usual);
+    folder_list_free(&own);
+    return any || *consolidated;
+}
+
+static bool is_consolidated(const char *path) {
+    const char *slash = strrchr(path, '/');
+    return slice_starts(slice_of(slash ? slash + 1 : path), "consolidated");
 }
 
 int checkpoint_open(const char *path, bool need_tensors, const struct log *log,
@@ -245,7 +259,11 @@ int checkpoint_open(const char *path, bool need_tensors, const struct log *log,
     if (rc == 0) rc = config_open(out->path, &out->config, err);
     if (rc < 0) goto fail;
     quant_read_config(out);
-    if (need_tensors || has_weights(out->path)) {
+    bool any = has_weights(out->path, &out->consolidated);
+    if (one_file) out->consolidated = is_consolidated(path);
+    if (out->consolidated) rc = consolidated_head_rows(&out->config, &out->head_rows, err);
+    if (rc < 0) goto fail;
+    if (need_tensors || any) {
         rc = quant_check_config(out, err);
         if (rc < 0) goto fail;
         if (one_file) {
@@ -284,7 +302,12 @@ int checkpoint_weight(struct checkpoint *ck, const char *module, int64_t rows, i
     char other[NAME_ROOM];
     bool translated = translate(ck, module, other);
     if (translated && (has_exact(ck, other) || !has_exact(ck, module))) module = other;
-    return quant_weight(ck, module, rows, cols, out, err);
+    struct weight w;
+    int rc = quant_weight(ck, module, rows, cols, &w, err);
+    if (rc == 0 && ck->consolidated && consolidated_is_rotated(w.name))
+        rc = consolidated_rotate(ck, &w, err);
+    if (rc == 0) *out = w;
+    return rc;
 }
 
 int checkpoint_vector(struct checkpoint *ck, const char *name, int64_t count, const float **out,

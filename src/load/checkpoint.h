@@ -4,7 +4,8 @@
  * Owns the mappings; everything found in it lives until checkpoint_close. With an index
  * (model.safetensors.index.json) exactly the files it names are read, all inside the folder (no
  * "..", no absolute path, no symlink that leaves it, except into a Hub cache's own blobs); without
- * one, model.safetensors, else every *.safetensors but consolidated*.
+ * one, model.safetensors, else every *.safetensors but consolidated*, and if there are no others
+ * those.
  *
  * Names are asked for in their canonical form, "model.norm.weight" and "lm_head", or exactly as in
  * the files; what a wrapped model puts before them is found once, at opening.
@@ -31,6 +32,8 @@ struct checkpoint {
     struct arena copies; /* of experts' matrices: see checkpoint_drop_copies */
     const struct log *log;
     enum quant_dialect { QUANT_NONE, QUANT_COMPRESSED_TENSORS, QUANT_MODELOPT } dialect;
+    bool consolidated;      /* Mistral's own files: see consolidated.h */
+    int64_t head_rows;      /* of them: rows of q and k in one head */
     const char *prefix;     /* what the files have for "model." ("model.language_model.") */
     const char *head;       /* what they have for "lm_head" */
     struct quant_declared { /* by the configuration: only ever compared with the tensors */

@@ -7,6 +7,8 @@
 
 #include "base/caps.h"
 #include "base/error.h"
+#include "base/file.h"
+#include "load/consolidated.h"
 #include "load/folder.h"
 
 /* A field and how to name it: the object may be the text model's, the wrapper's, or a member. */
@@ -272,10 +274,28 @@ static int read_neighbour(const char *folder, const char *name, yyjson_doc **doc
     return rc;
 }
 
+/* Mistral's own folders: their params.json is made into the text of a config.json. */
+static int read_params(const char *folder, struct config *out, struct imp_error *err) {
+    struct str params = {0}, config = {0};
+    int rc = folder_path(folder, "params.json", &out->path, err);
+    if (rc == 0) rc = file_read(out->path, CAP_CONFIG_BYTES, &params, err);
+    if (rc == 0) rc = consolidated_config(params.data, params.size, out->path, &config, err);
+    if (rc == 0) rc = json_read(config.data, config.size, out->path, &out->doc, err);
+    str_free(&params);
+    str_free(&config);
+    return rc;
+}
+
+static int read_main(const char *folder, struct config *out, struct imp_error *err) {
+    if (!folder_has(folder, "config.json") && folder_has(folder, "params.json"))
+        return read_params(folder, out, err);
+    int rc = folder_path(folder, "config.json", &out->path, err);
+    return rc < 0 ? rc : json_read_file(out->path, CAP_CONFIG_BYTES, &out->doc, err);
+}
+
 int config_open(const char *folder, struct config *out, struct imp_error *err) {
     *out = (struct config){0};
-    int rc = folder_path(folder, "config.json", &out->path, err);
-    if (rc == 0) rc = json_read_file(out->path, CAP_CONFIG_BYTES, &out->doc, err);
+    int rc = read_main(folder, out, err);
     if (rc == 0) rc = bind(out, err);
     if (rc == 0) rc = read_neighbour(folder, "generation_config.json", &out->generation, err);
     if (rc == 0) rc = read_neighbour(folder, "hf_quant_config.json", &out->quant, err);

@@ -90,7 +90,8 @@ static int by_text(const void *a, const void *b) {
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
-int folder_list_weights(const char *folder, struct folder_list *out, struct imp_error *err) {
+static int list(const char *folder, bool consolidated, struct folder_list *out,
+                struct imp_error *err) {
     *out = (struct folder_list){0};
     DIR *dir = opendir(folder);
     if (dir == NULL) return error_set(err, IMP_ERR_IO, folder, "cannot list: %s", strerror(errno));
@@ -98,9 +99,8 @@ int folder_list_weights(const char *folder, struct folder_list *out, struct imp_
     size_t room = 0;
     for (struct dirent *entry; rc == 0 && (entry = readdir(dir)) != NULL;) {
         struct slice name = slice_of(entry->d_name);
-        /* consolidated.safetensors repeats the weights under Mistral's own names. */
-        if (!slice_ends(name, ".safetensors") || slice_starts(name, "consolidated") ||
-            slice_starts(name, "."))
+        if (!slice_ends(name, ".safetensors") || slice_starts(name, ".") ||
+            slice_starts(name, "consolidated") != consolidated)
             continue;
         if (out->count == CAP_SHARDS)
             rc = error_set(err, IMP_ERR_FILE, folder, "more than %u weight files", CAP_SHARDS);
@@ -115,6 +115,14 @@ int folder_list_weights(const char *folder, struct folder_list *out, struct imp_
     if (rc < 0) folder_list_free(out);
     if (out->count > 0) qsort(out->names, out->count, sizeof *out->names, by_text);
     return rc;
+}
+
+int folder_list_weights(const char *folder, struct folder_list *out, struct imp_error *err) {
+    return list(folder, false, out, err);
+}
+
+int folder_list_consolidated(const char *folder, struct folder_list *out, struct imp_error *err) {
+    return list(folder, true, out, err);
 }
 
 void folder_list_free(struct folder_list *list) {

@@ -16,12 +16,14 @@
 int folder_path(const char *folder, const char *name, char **path, struct imp_error *err);
 bool folder_has(const char *folder, const char *name); /* there, wherever it leads */
 
-/* Names of the folder's *.safetensors files but consolidated*, sorted. */
+/* Names of the folder's *.safetensors files, sorted: all but consolidated*, or only those, which
+ * repeat the weights under Mistral's own names. */
 struct folder_list {
     char **names;
     size_t count;
 };
 int folder_list_weights(const char *folder, struct folder_list *out, struct imp_error *err);
+int folder_list_consolidated(const char *folder, struct folder_list *out, struct imp_error *err);
 void folder_list_free(struct folder_list *list); /* zeroed is fine */
 
 /* model.safetensors.index.json: which file has which tensor. */
