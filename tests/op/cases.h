@@ -82,4 +82,17 @@ static const struct attention_case ATTENTION_CASES[] = {
     {4, 2, 8, 193, 1, 0, true},   {5, 5, 24, 129, 65, 20, true}, {2, 2, 512, 66, 0, 0, false},
 };
 
+struct gdn_case {
+    const char *name;
+    struct gdn_shape shape; /* key heads, value heads, key_dim, value_dim */
+    int tokens;
+};
+static const struct gdn_case GDN_CASES[] = {
+    {"gdn, a head", {1, 1, 16, 16}, 130},
+    {"gdn, odd dims", {2, 2, 7, 13}, 90},
+    {"gdn, value heads share keys", {2, 6, 24, 20}, 140},
+    {"gdn, of the size in use", {1, 2, 128, 128}, 70},
+    {"gdn, one by one", {1, 3, 1, 1}, 66},
+};
+
 #endif
