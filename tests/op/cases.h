@@ -82,6 +82,47 @@ static const struct attention_case ATTENTION_CASES[] = {
     {4, 2, 8, 193, 1, 0, true},   {5, 5, 24, 129, 65, 20, true}, {2, 2, 512, 66, 0, 0, false},
 };
 
+struct route_case {
+    const char *name;
+    int64_t cols;
+    int experts, top_k;
+    bool norm, bias, scale, renormalize;
+};
+static const struct route_case ROUTE_CASES[] = {
+    {"route, renormalized", 96, 32, 4, true, false, false, true},
+    {"route, softmax over all", 200, 60, 8, true, false, false, false},
+    {"route with a bias", 96, 32, 4, true, true, false, true},
+    {"route without a norm, scaled", 70, 128, 8, false, false, true, true},
+    {"route to one", 33, 9, 1, true, true, true, false},
+    {"route to all", 17, 5, 5, false, true, false, false},
+    {"route past a piece of columns", 1025, 11, 2, true, false, true, true},
+    {"route among many", 24, 512, 10, true, false, false, true},
+};
+
+struct moe_case {
+    const char *name;
+    enum weight_format format;
+    int64_t hidden, width;
+    int experts, top_k;
+    enum linear_mode mode;
+    enum glu_kind kind;
+    float limit;
+    bool interleaved, bias, alike; /* alike: every row has the same experts */
+};
+static const struct moe_case MOE_CASES[] = {
+    {"moe nvfp4", WEIGHT_NVFP4, 96, 80, 8, 3, LINEAR_STORE, GLU_SILU, 0, false, false, false},
+    {"moe nvfp4, added", WEIGHT_NVFP4, 48, 16, 12, 8, LINEAR_ADD, GLU_SILU, 0, false, false, false},
+    {"moe nvfp4, all alike", WEIGHT_NVFP4, 80, 32, 4, 2, LINEAR_STORE, GLU_GELU_TANH, 0, false,
+     false, true},
+    {"moe mxfp4, interleaved", WEIGHT_MXFP4, 64, 32, 6, 4, LINEAR_ADD, GLU_CLAMPED, 7, true, true,
+     false},
+    {"moe mxfp4, biases", WEIGHT_MXFP4, 32, 64, 5, 2, LINEAR_STORE, GLU_CLAMPED, 1.5f, false, true,
+     false},
+    {"moe bf16, odd", WEIGHT_BF16, 37, 19, 7, 2, LINEAR_STORE, GLU_SILU, 0, false, true, false},
+    {"moe bf16, interleaved", WEIGHT_BF16, 18, 21, 3, 1, LINEAR_ADD, GLU_GELU_TANH, 0, true, false,
+     false},
+};
+
 struct gdn_case {
     const char *name;
     struct gdn_shape shape; /* key heads, value heads, key_dim, value_dim */
