@@ -16,15 +16,29 @@ struct walk {
 
 enum { NAME_ROOM = 192 };
 
+static struct model_tensor tensor_of(const struct walk *w, enum module module,
+                                     enum tensor_kind kind, int dims, const int64_t *shape) {
+    struct model_tensor t = {
+        .kind = kind, .module = module, .layer = w->layer, .dims = dims, .expert = -1};
+    memcpy(t.shape, shape, (size_t)dims * sizeof *shape);
+    return t;
+}
+
 static void visit(const struct walk *w, enum module module, const char *name, enum tensor_kind kind,
                   int64_t inputs, int dims, const int64_t *shape) {
-    struct model_tensor t = {.name = name,
-                             .kind = kind,
-                             .module = module,
-                             .layer = w->layer,
-                             .dims = dims,
-                             .inputs = inputs};
-    memcpy(t.shape, shape, (size_t)dims * sizeof *shape);
+    struct model_tensor t = tensor_of(w, module, kind, dims, shape);
+    t.name = name;
+    t.inputs = inputs;
+    w->visit(w->ctx, &t);
+}
+
+static void visit_expert(const struct walk *w, const char *name, enum tensor_kind kind, int expert,
+                         enum expert_part part, int64_t inputs, int dims, const int64_t *shape) {
+    struct model_tensor t = tensor_of(w, MODULE_EXPERTS, kind, dims, shape);
+    t.name = name;
+    t.inputs = inputs;
+    t.expert = expert;
+    t.part = part;
     w->visit(w->ctx, &t);
 }
 
@@ -95,10 +109,11 @@ static void one_expert(const struct walk *w, const struct moe_desc *m, const cha
         const bool down = i == 2;
         const int64_t shape[] = {down ? hidden : m->width, down ? m->width : hidden};
         snprintf(name, sizeof name, "%s.%d.%s.weight", module, expert, names[i]);
-        visit(w, MODULE_EXPERTS, name, down ? TENSOR_RESIDUAL : TENSOR_LINEAR, shape[1], 2, shape);
+        visit_expert(w, name, down ? TENSOR_RESIDUAL : TENSOR_LINEAR, expert, (enum expert_part)i,
+                     shape[1], 2, shape);
         if (m->layout != EXPERTS_GPT_OSS) continue;
         snprintf(name, sizeof name, "%s.%d.%s.bias", module, expert, names[i]);
-        visit(w, MODULE_EXPERTS, name, TENSOR_BIAS, 0, 1, shape);
+        visit_expert(w, name, TENSOR_BIAS, expert, (enum expert_part)i, 0, 1, shape);
     }
 }
 
@@ -111,19 +126,20 @@ static void expert_stack(const struct walk *w, const struct moe_desc *m, const c
     const int64_t plain[] = {m->experts, turned ? cols : rows, turned ? rows : cols};
     const int64_t blocks[] = {m->experts, rows, cols / 32, 16};
     const enum tensor_kind kind = down ? TENSOR_RESIDUAL : TENSOR_LINEAR;
+    const enum expert_part part = down ? EXPERT_DOWN : EXPERT_GATE_UP;
     char stack[160], name[NAME_ROOM];
     snprintf(stack, sizeof stack, "%s.%s", module, down ? "down_proj" : "gate_up_proj");
     if (w->form == EXPERT_MXFP4) {
         snprintf(name, sizeof name, "%s_blocks", stack);
-        visit(w, MODULE_EXPERTS, name, TENSOR_CODES, cols, 4, blocks);
+        visit_expert(w, name, TENSOR_CODES, -1, part, cols, 4, blocks);
         snprintf(name, sizeof name, "%s_scales", stack);
-        visit(w, MODULE_EXPERTS, name, TENSOR_SCALES, cols, 3, blocks);
+        visit_expert(w, name, TENSOR_SCALES, -1, part, cols, 3, blocks);
     } else {
-        visit(w, MODULE_EXPERTS, stack, kind, cols, 3, plain);
+        visit_expert(w, stack, kind, -1, part, cols, 3, plain);
     }
     if (m->layout != EXPERTS_GPT_OSS) return;
     snprintf(name, sizeof name, "%s_bias", stack);
-    visit(w, MODULE_EXPERTS, name, TENSOR_BIAS, 0, 2, (const int64_t[]){m->experts, rows});
+    visit_expert(w, name, TENSOR_BIAS, -1, part, 0, 2, (const int64_t[]){m->experts, rows});
 }
 
 static void visit_moe(const struct walk *w, const struct moe_desc *m) {

@@ -28,6 +28,9 @@ enum tensor_kind {
     TENSOR_SCALES,       /* MXFP4: U8, an exponent for each 32 numbers of TENSOR_CODES */
 };
 
+/* Which of an expert's matrices, or of their biases. */
+enum expert_part { EXPERT_GATE, EXPERT_UP, EXPERT_DOWN, EXPERT_GATE_UP };
+
 struct model_tensor {
     const char *name; /* until the call returns */
     enum tensor_kind kind;
@@ -35,7 +38,9 @@ struct model_tensor {
     int layer;          /* -1 outside the layers */
     int dims;
     int64_t shape[4];
-    int64_t inputs; /* of a matrix: numbers that one output sums */
+    int64_t inputs;        /* of a matrix: numbers that one output sums */
+    int expert;            /* -1: none, or all of them in one stack */
+    enum expert_part part; /* where module is MODULE_EXPERTS */
 };
 
 /* How experts are stored (load/experts.h). */

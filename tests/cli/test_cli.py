@@ -19,7 +19,7 @@ DATA = ROOT / "tests" / "data"
 MODEL = DATA / "models" / "tiny-smol"
 QUANTISED = DATA / "models" / "tiny-smol-nvfp4a16"
 IMP = os.environ.get("IMP_BIN", str(ROOT / "build" / "imp"))
-COMMANDS = ["run", "bench", "score", "inspect", "quantize", "tokenize", "completion"]
+COMMANDS = ["run", "bench", "score", "inspect", "quantize", "synth", "tokenize", "completion"]
 NO_IMP = {k: v for k, v in os.environ.items() if not k.startswith("IMP_")}
 
 pytestmark = pytest.mark.skipif(not os.access(IMP, os.X_OK), reason=f"{IMP} is not there")
