@@ -207,6 +207,20 @@ typedef struct imp_quantize_options {
 /* The folder appears whole or not at all. */
 int imp_quantize(const imp_quantize_options *options, imp_error *err);
 
+typedef struct imp_synth_options {
+    const char *config, *destination; /* config: a config.json or its folder */
+    const char *format;               /* "bf16", "compressed-tensors" (NULL), "modelopt", "mxfp4" */
+    uint32_t layers, vocab;           /* 0: the model's */
+    uint64_t seed;
+    uint32_t threads; /* 0: all */
+    imp_progress_fn progress;
+    void *progress_ctx;
+    imp_log_fn log;
+    void *log_ctx;
+} imp_synth_options;
+/* A checkpoint of random weights in the shapes of `config`. Appears whole or not at all. */
+int imp_synth(const imp_synth_options *options, imp_error *err);
+
 #ifdef __cplusplus
 }
 #endif

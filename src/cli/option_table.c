@@ -84,6 +84,17 @@ const struct option option_table[OPT_COUNT] = {
     [OPT_METHOD] = {"method", 0, KIND_CHOICE, false, "none|amax|sweep|weighted", NULL, "weighted",
                     NULL, 0, 0, IN_QUANTIZE, "how block scales are chosen; none writes BF16"},
 
+    /* synth */
+    [OPT_SYNTH_FORMAT] = {"format", 0, KIND_CHOICE, false, "bf16|compressed-tensors|modelopt|mxfp4",
+                          NULL, "compressed-tensors", NULL, 0, 0, IN_SYNTH,
+                          "how weights are stored; mxfp4 is for gpt_oss"},
+    [OPT_LAYERS] = {"layers", 0, KIND_INT, false, "N", NULL, NULL, NULL, 1, 4096, IN_SYNTH,
+                    "keep N layers, every kind of the model's among them (default: all)"},
+    [OPT_VOCAB] = {"vocab", 0, KIND_INT, false, "N", NULL, NULL, NULL, 257, 16777216, IN_SYNTH,
+                   "a vocabulary of N with a tokenizer of bytes (default: the model's)"},
+    [OPT_SYNTH_SEED] = {"seed", 0, KIND_INT, false, "S", NULL, "0", NULL, 0, SEED_MAX, IN_SYNTH,
+                        "of the weights: equal seeds give equal files"},
+
     /* tokenize */
     [OPT_PLAIN] = {"plain", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_TOKENIZE,
                    "text that looks like a special token stays text"},
