@@ -1,5 +1,6 @@
 /* Small tokenizers with each family's settings against what the package `tokenizers` made of the
- * same texts (tests/data/tokenizer), hostile files and texts (tk01 to tk08), streaming, spans. */
+ * same texts, and `mistral-common` of two tekken.json (tests/data/tokenizer), hostile files and
+ * texts (tk01 to tk08), streaming, spans. */
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -20,8 +21,9 @@
 
 #define DATA IMP_SOURCE_DIR "/tests/data/tokenizer/"
 
-static const char *const families[] = {"smollm2", "llama3", "qwen2",  "qwen35",    "tekken",
-                                       "o200k",   "gemma",  "llama2", "metaspace", "oddments"};
+static const char *const families[] = {"smollm2",   "llama3",     "qwen2",     "qwen35",
+                                       "tekken",    "o200k",      "gemma",     "llama2",
+                                       "tekken-v3", "tekken-v13", "metaspace", "oddments"};
 enum { FAMILIES = sizeof families / sizeof *families };
 
 /* ---- helpers ---- */
@@ -131,7 +133,7 @@ static void check_case(const struct tokenizer *t, const char *family, struct sli
     ids_free(&plain);
 }
 
-static void families_equal_the_package(void **state) {
+static void families_equal_the_packages(void **state) {
     (void)state;
     struct str lines = {0};
     struct imp_error err = {0};
@@ -817,7 +819,7 @@ static void mistaken_tekken_is_put_right(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(families_equal_the_package),
+        cmocka_unit_test(families_equal_the_packages),
         cmocka_unit_test(tk01_merges_of_nothing),
         cmocka_unit_test(tk02_ids),
         cmocka_unit_test(tk03_expressions),
