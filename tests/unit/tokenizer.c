@@ -417,6 +417,12 @@ static void unknown_fields_are_refused(void **state) {
          "$.pre_tokenizer.behavior", IMP_ERR_UNSUPPORTED},
         {PART("\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}"),
          "$.pre_tokenizer.replacement", IMP_ERR_FILE},
+        {PART("\"normalizer\":{\"type\":\"Nmt\"},\"pre_tokenizer\":{\"type\":\"Metaspace\","
+              "\"replacement\":\"_\",\"prepend_scheme\":\"first\"}"),
+         "$.pre_tokenizer.prepend_scheme", IMP_ERR_UNSUPPORTED},
+        {PART("\"normalizer\":{\"type\":\"Strip\"},\"added_tokens\":[{\"id\":3,\"content\":\" \","
+              "\"normalized\":true}]"),
+         "$.added_tokens", IMP_ERR_UNSUPPORTED},
         {PART("\"pre_tokenizer\":{\"type\":\"FixedLength\",\"length\":0}"),
          "$.pre_tokenizer.length", IMP_ERR_FILE},
         {PART("\"decoder\":{\"type\":\"WordPiece\"}"), "$.decoder.type", IMP_ERR_UNSUPPORTED},
