@@ -420,7 +420,8 @@ static void unknown_fields_are_refused(void **state) {
         {PART("\"normalizer\":{\"type\":\"Nmt\"},\"pre_tokenizer\":{\"type\":\"Metaspace\","
               "\"replacement\":\"_\",\"prepend_scheme\":\"first\"}"),
          "$.pre_tokenizer.prepend_scheme", IMP_ERR_UNSUPPORTED},
-        {PART("\"normalizer\":{\"type\":\"Strip\"},\"added_tokens\":[{\"id\":3,\"content\":\" \","
+        {PART("\"normalizer\":{\"type\":\"Strip\",\"strip_left\":true},\"added_tokens\":[{\"id\":3,"
+              "\"content\":\" \","
               "\"normalized\":true}]"),
          "$.added_tokens", IMP_ERR_UNSUPPORTED},
         {PART("\"pre_tokenizer\":{\"type\":\"FixedLength\",\"length\":0}"),
