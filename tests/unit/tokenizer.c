@@ -1,14 +1,12 @@
 /* Small tokenizers with each family's settings against what the package `tokenizers` made of the
  * same texts, and `mistral-common` of two tekken.json (tests/data/tokenizer), hostile files and
  * texts (tk01 to tk08), streaming, spans. */
-#include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -456,54 +454,6 @@ static void unknown_fields_are_refused(void **state) {
     accepted(PART("\"truncation\":{\"anything\":1},\"padding\":{\"x\":[]}"));
 }
 
-/* ---- time and stack ---- */
-
-struct job {
-    const struct tokenizer *t;
-    const struct str *text;
-    size_t ids;
-};
-
-static void *encode_in_thread(void *arg) {
-    struct job *job = arg;
-    struct ids ids = encode(job->t, job->text->data, job->text->size, 0);
-    job->ids = ids.count;
-    ids_free(&ids);
-    return NULL;
-}
-
-/* A megabyte of one thing, on a stack of 64 KiB. */
-static void tk05_linear_time(void **state) {
-    (void)state;
-    static const char *const units[] = {"a",          "A",  "\n",    " ",       "\u4e2d",
-                                        "\U0001f600", "us", "<|im_", "Z\u0301", "\u0300\u0316",
-                                        "\t\n"};
-    static const char *const some[] = {"qwen2", "tekken", "llama2", "oddments"};
-    pthread_attr_t attr;
-    assert_int_equal(pthread_attr_init(&attr), 0);
-    assert_int_equal(pthread_attr_setstacksize(&attr, 64 << 10), 0);
-    for (size_t f = 0; f < sizeof some / sizeof *some; f++) {
-        struct tokenizer *t = load(some[f]);
-        for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
-            struct str text = {0};
-            struct timespec from, to;
-            pthread_t thread;
-            while (text.size < 1000000) str_add_text(&text, units[u]);
-            struct job job = {t, &text, 0};
-            clock_gettime(CLOCK_MONOTONIC, &from);
-            assert_int_equal(pthread_create(&thread, &attr, encode_in_thread, &job), 0);
-            assert_int_equal(pthread_join(thread, NULL), 0);
-            clock_gettime(CLOCK_MONOTONIC, &to);
-            double s =
-                (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
-            if (s > 4) fail_msg("%s: a megabyte of unit %zu took %.1f s", some[f], u, s);
-            str_free(&text);
-        }
-        tokenizer_free(t);
-    }
-    pthread_attr_destroy(&attr);
-}
-
 /* ---- texts ---- */
 
 static void tk06_broken_text(void **state) {
@@ -833,7 +783,6 @@ int main(void) {
         cmocka_unit_test(expressions_mean_the_same),
         cmocka_unit_test(tk04_growth),
         cmocka_unit_test(unknown_fields_are_refused),
-        cmocka_unit_test(tk05_linear_time),
         cmocka_unit_test(tk06_broken_text),
         cmocka_unit_test(tk07_special_tokens_in_messages),
         cmocka_unit_test(normal_forms),
