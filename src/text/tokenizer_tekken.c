@@ -105,13 +105,25 @@ static int load_config(struct loader *l, yyjson_val *root, struct tekken *k) {
     return rc;
 }
 
-/* A split that leaves text between its matches loses none of it here. The expression is Rust's, in
- * which {n}+ gives nothing back; Ruby would repeat it. */
+/* {n}+, not \p{L}+. The expression is Rust's, in which such a count gives nothing back, while Ruby
+ * would repeat it. */
+static bool has_possessive_count(struct slice pattern) {
+    size_t open = 0;
+    for (size_t i = 0; i + 1 < pattern.size; i++) {
+        if (pattern.data[i] == '{') open = i;
+        if (pattern.data[i] != '}' || pattern.data[i + 1] != '+') continue;
+        bool named = open >= 2 && pattern.data[open - 2] == '\\';
+        if (!named) return true;
+    }
+    return false;
+}
+
+/* A split that leaves text between its matches loses none of it here. */
 static int load_pattern(struct loader *l, const struct tekken *k) {
     struct pretok *p = &l->t->pretok;
     const struct json_at *at = AT(&config_at, "pattern");
     char where[200];
-    if (memmem(k->pattern.data, k->pattern.size, "}+", 2) != NULL) {
+    if (has_possessive_count(k->pattern)) {
         return load_fail(l, at, IMP_ERR_UNSUPPORTED, "a possessive count is not supported");
     }
     load_where(l, at, where, sizeof where);

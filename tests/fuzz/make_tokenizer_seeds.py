@@ -68,16 +68,20 @@ def tokenizer_json():
 
 
 def tekken_json():
-    config = ('"pattern":"\\\\s+|\\\\p{L}+|\\\\p{N}|[^\\\\s\\\\p{L}\\\\p{N}]+",'
-              '"num_vocab_tokens":258,"default_vocab_size":268,"default_num_special_tokens":10,')
-    tokens = ("," + json.dumps({"rank": 256, "token_bytes": "YWI=", "token_str": "ab"}) + "," +
-              json.dumps({"rank": 257, "token_bytes": "bGw=", "token_str": None}))
-    specials = [{"rank": i, "token_str": s, "is_control": True}
-                for i, s in enumerate(["<unk>", "<s>", "</s>", "[INST]"])]
-    yield "v3", config + '"version":"v3"\n' + tokens
-    yield "v13", (config + '"version":"v13"\n' + tokens + '\n,"special_tokens":' +
-                  json.dumps(specials) + ',"type":"Tekken","version":1,"image":{}')
-    yield "whole", '{"config":{' + config + '"version":"v7"},"vocab":[{"rank":0,"token_bytes":"AA=="}]}'
+    pattern = r"\\s+|\\p{L}+|\\p{N}|[^\\s\\p{L}\\p{N}]+"
+    tokens = "," + json.dumps({"rank": 256, "token_bytes": "YWI=", "token_str": "ab"})
+    tokens += "," + json.dumps({"rank": 257, "token_bytes": "bGw=", "token_str": None})
+    specials = json.dumps([{"rank": i, "token_str": s, "is_control": True}
+                           for i, s in enumerate(["<unk>", "<s>", "</s>", "[INST]"])])
+    # Special tokens, tokens listed and tokens used over 256, version: see the target.
+    for name, head, rest in (
+            ("v3", "\x0a\x02\x0c\x00", ""), ("v3_cut", "\x0a\x02\x0b\x00", ""),
+            ("v13", "\x0a\x02\x0c\x03", f',"special_tokens":{specials},"type":"Tekken","version":1'),
+            ("full", "\x04\x02\x05\x02", f',"special_tokens":{specials},"image":{{}},"audio":{{}}')):
+        yield name, f"{head}{pattern}\n{tokens}\n{rest}"
+    yield "whole", ('{"config":{"pattern":"a","num_vocab_tokens":1,"default_vocab_size":1,'
+                    '"default_num_special_tokens":0,"version":"v7"},'
+                    '"vocab":[{"rank":0,"token_bytes":"AA==","token_str":null}]}')
 
 
 def regex():

@@ -1,8 +1,9 @@
 /* Any bytes as a tekken.json, or spliced into a sound one: refused, or a tokenizer that encodes
  * plain text without loss.
  *
- * Input that does not begin with "{" is lines for a sound file: members of config, tokens behind
- * the 256 bytes, members of the whole. Generic bytes would hardly get past those 256. */
+ * Input that does not begin with "{" is parts of a sound file, for generic bytes would hardly get
+ * past its 256 bytes: a byte each for the counts of special tokens, of tokens listed and of tokens
+ * used, and the version; then lines: the pattern, tokens behind the 256, members of the whole. */
 #include <stdio.h>
 #include <string.h>
 
@@ -20,10 +21,19 @@ static struct slice next_line(struct slice *rest) {
 
 static void splice(struct slice input, struct str *out) {
     static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    struct slice config = next_line(&input), tokens = next_line(&input);
-    str_add_text(out, "{\"config\":{");
-    str_add(out, config.data, config.size);
-    str_add_text(out, "},\"vocab\":[");
+    static const char *const versions[] = {"v3", "v7", "v11", "v13", "v15", "v99"};
+    unsigned head[4] = {0};
+    for (int i = 0; i < 4 && input.size > 0; i++) {
+        head[i] = (unsigned char)*input.data;
+        input = (struct slice){input.data + 1, input.size - 1};
+    }
+    struct slice pattern = next_line(&input), tokens = next_line(&input);
+    str_add_text(out, "{\"config\":{\"pattern\":\"");
+    str_add(out, pattern.data, pattern.size);
+    str_printf(out,
+               "\",\"default_num_special_tokens\":%u,\"num_vocab_tokens\":%u,"
+               "\"default_vocab_size\":%u,\"version\":\"%s\"},\"vocab\":[",
+               head[0], 256 + head[1], 256 + head[2], versions[head[3] % 6]);
     for (unsigned b = 0; b < 256; b++) {
         str_printf(out, "%s{\"rank\":%u,\"token_bytes\":\"%c%c==\",\"token_str\":null}",
                    b ? "," : "", b, base64[b >> 2], base64[(b & 3) << 4]);
