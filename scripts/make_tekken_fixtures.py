@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Small tekken.json files, and what the package `mistral-common` makes of the texts.
 
-    python3 scripts/make_tekken_fixtures.py        (PyPI: mistral-common 1.8)
+    python3 scripts/make_tekken_fixtures.py        (PyPI: mistral-common 1.13)
 
 Reads tests/data/tokenizer/cases.jsonl and the vocabulary trained on them in tekken/tokenizer.json;
 writes tests/data/tokenizer/{tekken-v3,tekken-v13}/{tekken.json,expected.json}. expected.json is as
