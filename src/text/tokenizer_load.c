@@ -190,6 +190,16 @@ static int split_merge(yyjson_val *value, struct slice *left, struct slice *righ
     return memchr(right->data, ' ', right->size) == NULL ? 0 : -1;
 }
 
+/* "a▁": a mark that something else stands before. */
+static bool has_inner_mark(struct slice text) {
+    const size_t n = sizeof BPE_SPACE - 1;
+    for (size_t i = 1; i + n <= text.size; i++) {
+        if (memcmp(text.data + i, BPE_SPACE, n) != 0) continue;
+        if (i < n || memcmp(text.data + i - n, BPE_SPACE, n) != 0) return true;
+    }
+    return false;
+}
+
 static int load_merges(struct loader *l, yyjson_val *merges, const struct json_at *at) {
     struct tokenizer *t = l->t;
     struct str joined = {0};
@@ -197,6 +207,7 @@ static int load_merges(struct loader *l, yyjson_val *merges, const struct json_a
     yyjson_val *value;
     uint32_t rank = 0;
     int rc = 0;
+    bool words = load_vocab_id(t, slice_of(BPE_SPACE)) >= 0;
     if (!yyjson_is_arr(merges)) return load_fail(l, at, IMP_ERR_FILE, "must be an array");
     bpe_merges_init(&t->bpe, yyjson_arr_size(merges));
     yyjson_arr_foreach(merges, i, n, value) {
@@ -219,7 +230,9 @@ static int load_merges(struct loader *l, yyjson_val *merges, const struct json_a
             break;
         }
         bpe_merges_add(&t->bpe, a, b, rank++, id);
+        if (words && has_inner_mark((struct slice){joined.data, joined.size})) words = false;
     }
+    t->bpe.words = words;
     str_free(&joined);
     return rc;
 }

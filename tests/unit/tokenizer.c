@@ -589,6 +589,43 @@ static void normal_forms(void **state) {
     tokenizer_free(t);
 }
 
+/* Texts are cut before "\u2581" only where no merge would join it to what stands before. */
+static void merges_across_words(void **state) {
+    (void)state;
+    static const struct {
+        const char *json;
+        int32_t ids[6];
+        size_t count;
+    } cases[] = {
+        {MODEL("\"a\":0,\"\u2581\":1,\"a\u2581\":2,\"\u2581a\":3", "\"a \u2581\",\"\u2581 a\""),
+         {2, 1, 2, 0},
+         4},
+        {MODEL("\"a\":0,\"\u2581\":1,\"\u2581\u2581\":2,\"\u2581a\":3",
+               "\"\u2581 \u2581\",\"\u2581 a\""),
+         {0, 2, 0, 3},
+         4},
+        {MODEL("\"a\":0,\"\u2581\":1,\"\u2581a\":2,\"a\u2581a\":3", "\"\u2581 a\",\"a \u2581a\""),
+         {0, 1, 2, 2},
+         4},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct str json = {0};
+        struct imp_error err;
+        str_printf(&json, "{\"model\":%s}", cases[i].json);
+        struct tokenizer *t = parse(json.data, &err);
+        if (t == NULL) fail_msg("%s: %s", err.where, err.message);
+        struct ids ids = encode_text(t, "a\u2581\u2581a\u2581a", 0);
+        if (ids.count != cases[i].count ||
+            memcmp(ids.data, cases[i].ids, ids.count * sizeof *ids.data) != 0) {
+            for (size_t k = 0; k < ids.count; k++) print_error("%d ", ids.data[k]);
+            fail_msg("case %zu", i);
+        }
+        ids_free(&ids);
+        tokenizer_free(t);
+        str_free(&json);
+    }
+}
+
 /* What a user writes beside the template's tokens cannot make another, longer one of them. */
 static void tokens_do_not_cross_spans(void **state) {
     (void)state;
@@ -786,6 +823,7 @@ int main(void) {
         cmocka_unit_test(tk06_broken_text),
         cmocka_unit_test(tk07_special_tokens_in_messages),
         cmocka_unit_test(normal_forms),
+        cmocka_unit_test(merges_across_words),
         cmocka_unit_test(tokens_do_not_cross_spans),
         cmocka_unit_test(spans_pass_the_normalizer),
         cmocka_unit_test(tk08_half_a_character),
