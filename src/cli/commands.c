@@ -16,9 +16,12 @@ const struct command command_table[] = {
      "Runs random prompts and reports tokens a second, the share of the memory's bandwidth that "
      "decoding reached (a probe runs before and after), and a hash of all logits: equal hashes "
      "mean "
-     "equal arithmetic.",
+     "equal arithmetic.\n\n"
+     "With --tokenizer, only the time to load the tokenizer and the speed of text to ids and back, "
+     "on one thread; needs the tokenizer's files only.",
      "imp bench models/smollm2-nvfp4 -p 512 -n 128 -b 1,8,32\n"
-     "imp bench models/smollm2-nvfp4 --json",
+     "imp bench models/smollm2-nvfp4 --json\n"
+     "imp bench models/smollm2-nvfp4 --tokenizer --text book.txt",
      command_bench},
     {"score", IN_SCORE, "MODEL", 1, 1, "perplexity, logits, comparison with a reference",
      "With --text, the perplexity of a text: it is encoded whole, without special tokens, cut into "

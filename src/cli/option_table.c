@@ -55,10 +55,12 @@ const struct option option_table[OPT_COUNT] = {
                         "of the random prompts"},
     [OPT_CSV] = {"csv", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_BENCH,
                  "results as CSV"},
+    [OPT_TOKENIZER] = {"tokenizer", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_BENCH,
+                       "measure the tokenizer alone, on the text of --text"},
 
     /* score */
-    [OPT_TEXT] = {"text", 0, KIND_FILE, false, "FILE", NULL, NULL, NULL, 0, 0, IN_SCORE,
-                  "measure perplexity on this text"},
+    [OPT_TEXT] = {"text", 0, KIND_FILE, false, "FILE", NULL, NULL, NULL, 0, 0, IN_SCORE | IN_BENCH,
+                  "the text to measure on"},
     [OPT_WINDOW] = {"window", 0, KIND_INT, false, "N", NULL, "1024", NULL, 2, TOKENS_MAX, IN_SCORE,
                     "cut the text into windows of N tokens, each read from an empty cache"},
     [OPT_TOKENS] = {"tokens", 0, KIND_INT, false, "N", NULL, NULL, NULL, 2, TOKENS_MAX, IN_SCORE,

@@ -61,6 +61,7 @@ enum option_id {
     OPT_REPEATS,
     OPT_BENCH_SEED,
     OPT_CSV,
+    OPT_TOKENIZER,
     OPT_IDS,
     OPT_LOGITS,
     OPT_TEXT,

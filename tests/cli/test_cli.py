@@ -462,6 +462,25 @@ def test_bench_longer_than_the_ring(tmp_path):
     assert row["logits_hash"] == json.loads(imp(*how, "--set", "runtime.max_batch=2"))["logits_hash"]
 
 
+def test_bench_tokenizer(tmp_path):
+    keys = ["text_bytes", "tokens", "load_ms", "encode_bytes_per_s", "decode_bytes_per_s"]
+    text = tmp_path / "text"
+    text.write_text("One morning, when Gregor Samsa woke. " * 50)
+    how = ["bench", DATA / "tokenizer" / "qwen2", "--tokenizer", "--text", text]
+    row = json.loads(imp(*how, "--json"))
+    assert list(row) == keys and row["text_bytes"] == text.stat().st_size
+    ids = json.loads(imp("tokenize", how[1], text.read_text()))
+    assert row["tokens"] == len(ids) and all(row[k] > 0 for k in keys)
+    table = imp(*how, "--csv", "-r", "3").splitlines()
+    assert table[0].split(",") == keys and table[1].startswith(f"{row['text_bytes']},{len(ids)},")
+    assert imp(*how).count("\n") == 2
+    assert "--text" in fails(1, "bench", how[1], "--tokenizer")
+    assert "--tokenizer" in fails(1, "bench", MODEL, "--text", text)
+    fails(5, *how[:-1], tmp_path / "none")
+    text.write_text("")
+    assert "is empty" in fails(7, *how)
+
+
 # ---- inspect ----
 
 PARTS = ("weight_bytes", "kv_bytes", "window_bytes", "state_bytes", "activation_bytes",
