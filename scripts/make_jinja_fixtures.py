@@ -70,7 +70,10 @@ class Generator:
         return self.r.choice(choices)
 
     def atom(self):
-        return self.pick(
+        return self.r.choice(self.atoms())
+
+    def atoms(self):
+        return (
             "s", "t", "e", "u", "i", "neg", "z", "big", "f", "g", "large", "yes", "no", "nil", "l", "m", "n", "o", "d", "k", "p",
             "text", "num", "fl", "missing", "1", "0", "-1", "2.0", "1e3", "0.1", "10 ** 20", "0x1f", "1_000", "'a'", "\"it's\"",
             "'\\n\\t'", "'é'", "true", "False", "none", "[1, 2, 3]", "[]", "()", "(1,)", "('a', 1.5)", "{}", "{'a': 1, 2: 'b'}",
@@ -103,6 +106,8 @@ class Generator:
         rpartition('o') partition('zz') ljust(15,'.') rjust(15) center(15,'*') expandtabs() encode keys() values() items() get('a')
         get('zz') get('zz',5) pop() append(1) update({}) clear() copy() index(1) count(1) insert(0,1) casefold() isascii() isidentifier()
         __class__ _x is_integer() bit_length()""".split()
+
+    OPERATORS = "+ - * / // % ** ~ == != < <= > >= in and or".split() + ["not in"]
 
     def expr(self, depth=0):
         r = self.r.random()
@@ -182,6 +187,17 @@ class Generator:
         if r < 0.5:
             return "{{ " + self.expr() + " }}"
         return self.statement() if r < 0.75 else self.body()
+
+
+def matrix(count, seed):
+    """Every filter, test, method and operator over every value; `count` of them drawn at random."""
+    values = sorted(set(Generator(0).atoms()))
+    programs = [f"{{{{ ({v})|{f} }}}}" for v in values for f in Generator.FILTERS]
+    programs += [f"{{{{ ({v}) is {t} }}}}" for v in values for t in Generator.TESTS]
+    programs += [f"{{{{ ({v}).{m} }}}}" for v in values for m in Generator.METHODS]
+    programs += [f"{{{{ ({a}) {op} ({b}) }}}}" for a in values for b in values for op in Generator.OPERATORS]
+    programs += [f"{{{{ {v} }}}}" for v in values]
+    return random.Random(seed).sample(programs, min(count, len(programs)))
 
 
 HAND = r"""

@@ -50,7 +50,7 @@ TEST(t_number, is_number(v))
 TEST(t_filter, want_hashable(x, v) && filter_find(str_slice(v)) != NULL)
 TEST(t_test, want_hashable(x, v) && test_find(str_slice(v)) != NULL)
 TEST(t_sequence, v.type == J_STR || v.type == J_LIST || v.type == J_TUPLE || v.type == J_DICT ||
-                     v.type == J_RANGE)
+                     v.type == J_RANGE || v.type == J_UNDEF)
 TEST(t_iterable, v.type == J_UNDEF || v.type == J_STR || v.type == J_LIST || v.type == J_TUPLE ||
                      v.type == J_DICT || v.type == J_RANGE || v.type == J_VIEW ||
                      v.type == J_ITER || v.type == J_LOOP)

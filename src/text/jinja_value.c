@@ -147,6 +147,15 @@ struct jv iter_make(struct jx *x, struct jlist *l) {
     return (struct jv){J_ITER, {.iter = it}};
 }
 
+/* A number as JSON spells it, too large for yyjson: an int, or a float that is infinite. */
+static struct jv value_from_number(struct jx *x, const char *text) {
+    bool ok, negative = text[0] == '-';
+    if (strpbrk(text, ".eE")) return jv_float(negative ? -INFINITY : INFINITY);
+    struct jv v = int_parse(x, slice_of(text), 10, &ok);
+    if (!ok) jx_fail(x, "an int of more than 4300 digits"); /* CPython's limit */
+    return v;
+}
+
 struct jv value_from_json(struct jx *x, yyjson_val *v, bool message, int depth) {
     if (depth > CAP_JSON_DEPTH) jx_fail(x, "a variable nested deeper than %d", CAP_JSON_DEPTH);
     size_t i, n;
@@ -156,6 +165,7 @@ struct jv value_from_json(struct jx *x, yyjson_val *v, bool message, int depth) 
     if (yyjson_is_uint(v)) return int_from_u64(x, yyjson_get_uint(v));
     if (yyjson_is_sint(v)) return jv_int(yyjson_get_sint(v));
     if (yyjson_is_real(v)) return jv_float(yyjson_get_real(v));
+    if (yyjson_is_raw(v)) return value_from_number(x, yyjson_get_raw(v));
     if (yyjson_is_arr(v)) {
         struct jv l = list_make(x, J_LIST, yyjson_arr_size(v));
         yyjson_arr_foreach(v, i, n, item) {
