@@ -13,7 +13,7 @@ void jx_fail(struct jx *x, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    snprintf(where, sizeof where, "%s: line %d", x->t->name, x->at ? x->at->line : 1);
+    place_name(x->t, x->at ? x->at->place : (struct place){1, 1}, where, sizeof where);
     error_set(x->err, IMP_ERR_TEMPLATE, where, "%s", message);
     longjmp(x->fail, 1);
 }
@@ -38,13 +38,14 @@ static void assign(struct jx *x, struct frame *f, const struct node *target, str
         return;
     }
     if (target->kind == N_NSREF) {
-        struct node name = {.kind = N_NAME, .symbol = target->symbol, .line = target->line};
+        struct node name = {.kind = N_NAME, .symbol = target->symbol, .place = target->place};
         struct jv ns = eval(x, f, &name);
         x->at = target;
         if (ns.type != J_NAMESPACE) jx_fail(x, "cannot assign attribute on non-namespace object");
         dict_set(x, ns.u.d, target->value, value);
         return;
     }
+    x->at = target;
     struct jlist *items = items_of(x, value);
     size_t at = 0;
     for (const struct node *c = target->list; c; c = c->next, at++) {
@@ -180,8 +181,8 @@ static struct jv macro_value(struct jx *x, struct frame *f, const struct node *n
 
 /* The call with one keyword more: the block as `caller`. */
 static void exec_call_block(struct jx *x, struct frame *f, const struct node *n) {
-    struct node call = *n->a, caller = {.kind = N_NAME, .line = n->line};
-    struct node constant = {.kind = N_CONST, .line = n->line, .value = macro_value(x, f, n)};
+    struct node call = *n->a, caller = {.kind = N_NAME, .place = n->place};
+    struct node constant = {.kind = N_CONST, .place = n->place, .value = macro_value(x, f, n)};
     caller.value = str_text(x, "caller");
     caller.a = &constant;
     caller.next = call.kwargs;
@@ -194,7 +195,7 @@ static void exec_call_block(struct jx *x, struct frame *f, const struct node *n)
 /* A filter chain whose innermost value is the text of a block. */
 static struct jv filter_text(struct jx *x, struct frame *f, const struct node *chain,
                              struct jv text) {
-    struct node constant = {.kind = N_CONST, .line = chain->line, .value = text};
+    struct node constant = {.kind = N_CONST, .place = chain->place, .value = text};
     struct node copy = *chain;
     if (chain->a) {
         constant.value = filter_text(x, f, chain->a, text);

@@ -248,12 +248,12 @@ struct jv f_sum(struct jx *x, struct jcall *c) {
     struct jv sum = c->a[1].type == J_MISSING ? jv_int(0) : c->a[1];
     if (sum.type == J_STR) jx_fail(x, "sum() can't sum strings");
     struct node a = {.kind = N_CONST}, b = {.kind = N_CONST};
-    struct node plus = {.kind = N_BINARY, .op = OP_ADD, .a = &a, .b = &b, .line = x->at->line};
+    struct node plus = {.kind = N_BINARY, .op = OP_ADD, .a = &a, .b = &b, .place = x->at->place};
     const struct node *at = x->at;
     for (size_t i = 0; i < l->n; i++) {
         a.value = sum;
         b.value = item_path(x, l->v[i], c->a[0]);
-        a.line = b.line = at->line;
+        a.place = b.place = at->place;
         sum = eval(x, NULL, &plus);
         x->at = at; /* not into this function's own nodes */
     }

@@ -246,10 +246,15 @@ struct hidden {
     int n;
 };
 
+/* Where something stands in the source, from 1; columns count characters. */
+struct place {
+    int line, column;
+};
+
 struct node {
     enum node_kind kind;
     enum op op;
-    int line;
+    struct place place;
     int symbol;                                  /* names: index into the template's symbols */
     bool flag;                                   /* for: recursive; slices: of a constant */
     bool uses_varargs, uses_kwargs, uses_caller; /* macros */
@@ -293,7 +298,7 @@ enum token_kind {
 
 struct token {
     enum token_kind kind;
-    int line;
+    struct place place;
     struct slice text;
 };
 
@@ -316,13 +321,14 @@ struct parser {
     size_t symbol_cap;
 };
 
-void parse_fail(struct parser *p, int line, const char *fmt, ...)
+void parse_fail(struct parser *p, struct place place, const char *fmt, ...)
     __attribute__((noreturn, format(printf, 3, 4)));
 void jinja_lex(struct parser *p, struct slice source);
 
 void analyse_scopes(struct parser *p);
 
-struct node *node_new(struct parser *p, enum node_kind kind, int line);
+void place_name(const struct jinja *t, struct place place, char *out, size_t size);
+struct node *node_new(struct parser *p, enum node_kind kind, struct place place);
 int parse_symbol(struct parser *p, struct slice name);
 const struct token *parse_peek(struct parser *p, size_t ahead);
 bool parse_at(struct parser *p, const char *text); /* operator or name */
@@ -366,7 +372,7 @@ struct jx {
     const struct jinja_clock *clock;
     struct jbuf *out;
     struct frame *root;
-    const struct node *at; /* for the line in messages */
+    const struct node *at; /* for the place in messages */
     uint64_t steps;
     int depth, calls;
     enum { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE } flow;

@@ -362,13 +362,65 @@ static void test_language(void **state) {
     expect_error("\n\n{{ nope() }}", "'nope' is undefined");
 }
 
-static void test_error_names_line(void **state) {
+static void test_error_names_line_and_column(void **state) {
     (void)state;
+    static const struct {
+        const char *source;
+        int line, column;
+    } cases[] = {
+        /* while parsing */
+        {"a\n\n{% if %}", 3, 7},
+        {"{{ 1 + }}", 1, 8},
+        {"ab\n  {{ f(a=1, 2) }}", 2, 13},
+        {"x\r\ny {{ 'open }}", 2, 6},
+        {"{{ 'é日😀' ?? }}", 1, 10},
+        {"{{ \"\\xq\" }}", 1, 4},
+        {"a {# b", 1, 5},
+        {"{% raw %} x", 1, 10},
+        {"\n{% frob %}", 2, 4},
+        {"{% for i in l %}\n", 1, 17},
+        {"{{ 1|nofilter }}", 1, 6},
+        {"\n{{ 1 is nosuch }}", 2, 6},
+        {"{% break %}", 1, 4},
+        {"{{ (1] }}", 1, 6},
+        {"\t{% set 5 = 6 %}", 1, 9},
+        /* while rendering */
+        {"a\nb {{ 1 + 'x' }}", 2, 8},
+        {"{{ 2 * (1 - 'a') }}", 1, 11},
+        {"{{ l < 'a' }}", 1, 6},
+        {"{{ l[0].x.y }}", 1, 11},
+        {"é {{ nope() }}", 1, 6},
+        {"{{ nope['a'] }}", 1, 8},
+        {"{{ -'a' }}", 1, 4},
+        {"{{ l[::0] }}", 1, 5},
+        {"{% for i in l %}\n  {{ i.upper() }}\n{% endfor %}", 2, 8},
+        {"{% for i in 5 %}{% endfor %}", 1, 13},
+        {"{% set a, b = [1] %}", 1, 8},
+        {"{{ 1 ~ ('b'|tojson(indent='x', separators=5)) }}", 1, 13},
+        {"{% macro m(a) %}{% endmacro %}\n{{ m(b=1) }}", 2, 4},
+        {"{% macro m(a) %}\n{{ raise_exception('no') }}{% endmacro %}{{ m() }}", 2, 4},
+        {"{{ l|sum(start=[]) }}", 1, 6},
+        {"{{ 1 in 2 }}", 1, 6},
+        {"{{ 'a' % 5 }}", 1, 8},
+        {"x\n{% include 'a' %}", 2, 4},
+    };
+    size_t bad = 0;
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct imp_error err = {0};
+        char want[64];
+        snprintf(want, sizeof want, "test: line %d, column %d", cases[i].line, cases[i].column);
+        assert_null(render(cases[i].source, "{\"l\": [1]}", &err));
+        bad += strcmp(err.where, want) != 0;
+        if (strcmp(err.where, want) != 0) print_error("%s: %s, not %s\n", cases[i].source, err.where, want);
+    }
+    assert_int_equal(bad, 0);
+    char name[300];
+    memset(name, 'n', sizeof name);
+    name[299] = 0;
+    struct jinja *t;
     struct imp_error err = {0};
-    assert_null(render("a\nb {{ 1 + 'x' }}", "{}", &err));
-    assert_string_equal(err.where, "test: line 2");
-    assert_null(render("a\n\n{% if %}", "{}", &err));
-    assert_string_equal(err.where, "test: line 3");
+    assert_int_equal(jinja_parse("\n {{", 5, name, &t, &err), IMP_ERR_TEMPLATE);
+    assert_non_null(strstr(err.where, "nnn: line 2, column 4"));
 }
 
 /* ---- hostile input: rows JJ01 to JJ06 of the catalogue of faults; JJ07 is in chat.c ---- */
@@ -516,7 +568,7 @@ static void test_cost(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_language),
-        cmocka_unit_test(test_error_names_line),
+        cmocka_unit_test(test_error_names_line_and_column),
         cmocka_unit_test(test_programs),
         cmocka_unit_test(test_templates),
         cmocka_unit_test(test_origins_of_templates),
