@@ -65,30 +65,62 @@ static struct jv capture(struct jx *x, struct frame *f, const struct node *body)
     return buf_take(&b);
 }
 
-/* What passes the loop's own test, judged before the first pass as nothing can change it. */
-static struct jlist *filter_items(struct jx *x, struct frame *f, const struct node *n,
-                                  struct jlist *items) {
-    struct jlist *kept = list_make(x, J_LIST, 0).u.l;
-    for (size_t i = 0; i < items->n; i++) {
-        struct frame *inner = frame_new(x, f);
-        assign(x, inner, n->a, items->v[i]);
-        if (is_true(x, eval(x, inner, n->c))) list_add(x, kept, items->v[i]);
+/* Whether the loop's own test lets an item pass: judged when the item is needed, so that it sees
+ * what the passes before it put into a namespace. */
+static bool passes(struct jx *x, struct jloop *loop, struct jv item) {
+    const struct node *n = loop->node;
+    if (n->c == NULL) return true;
+    struct frame *inner = frame_new(x, loop->outer);
+    assign(x, inner, n->a, item);
+    return is_true(x, eval(x, inner, n->c));
+}
+
+static bool loop_fetch(struct jx *x, struct jloop *loop) {
+    struct jv item;
+    while (loop->source && iter_next(x, loop->source, &item)) {
+        if (!passes(x, loop, item)) continue;
+        list_add(x, loop->items, item);
+        return true;
     }
-    return kept;
+    loop->source = NULL;
+    return false;
+}
+
+bool loop_has(struct jx *x, struct jloop *loop, size_t n) {
+    while (loop->index0 + n >= loop->items->n) {
+        if (!loop_fetch(x, loop)) return false;
+    }
+    return true;
+}
+
+size_t loop_length(struct jx *x, struct jloop *loop) {
+    while (loop_fetch(x, loop)) continue;
+    return loop->items->n;
+}
+
+static struct jloop *loop_begin(struct jx *x, struct frame *f, const struct node *n,
+                                struct jv iterable) {
+    struct jloop *loop = jx_alloc(x, sizeof *loop);
+    loop->node = n;
+    loop->outer = f;
+    if (n->c || iterable.type == J_ITER) {
+        loop->source = iter_over(x, iterable);
+        loop->items = list_make(x, J_LIST, 0).u.l;
+    } else {
+        loop->items = items_of(x, iterable);
+    }
+    return loop;
 }
 
 static void run_loop(struct jx *x, struct frame *f, const struct node *n, struct jv iterable,
                      int64_t depth0) {
-    struct jlist *items = items_of(x, iterable);
-    if (n->c) items = filter_items(x, f, n, items);
-    struct jloop *loop = jx_alloc(x, sizeof *loop);
-    *loop = (struct jloop){.items = items, .depth0 = depth0, .outer = f};
-    loop->recurse = n->flag ? n : NULL;
+    struct jloop *loop = loop_begin(x, f, n, iterable);
+    loop->depth0 = depth0;
     bool completed = false; /* jinja2 looks whether any pass reached its end */
-    for (; loop->index0 < items->n; loop->index0++) {
+    for (; loop_has(x, loop, 0); loop->index0++) {
         struct frame *inner = scope_new(x, f, &n->hidden);
         frame_set(x, inner, x->t->sym_loop, (struct jv){J_LOOP, {.loop = loop}});
-        assign(x, inner, n->a, items->v[loop->index0]);
+        assign(x, inner, n->a, loop->items->v[loop->index0]);
         exec_list(x, inner, n->body);
         if (x->flow == FLOW_NEXT) completed = true;
         bool stop = x->flow == FLOW_BREAK;
@@ -99,12 +131,12 @@ static void run_loop(struct jx *x, struct frame *f, const struct node *n, struct
 }
 
 struct jv loop_again(struct jx *x, struct jloop *loop, struct jv items) {
-    if (loop->recurse == NULL) jx_fail(x, "the loop must have the 'recursive' marker");
+    if (!loop->node->flag) jx_fail(x, "the loop must have the 'recursive' marker");
     if (++x->calls > CAP_TEMPLATE_DEPTH) jx_fail(x, "recursion deeper than %d", CAP_TEMPLATE_DEPTH);
     struct jbuf b, *outer = x->out;
     buf_init(&b, x);
     x->out = &b;
-    run_loop(x, loop->outer, loop->recurse, items, loop->depth0 + 1);
+    run_loop(x, loop->outer, loop->node, items, loop->depth0 + 1);
     x->out = outer;
     x->calls--;
     return buf_take(&b);

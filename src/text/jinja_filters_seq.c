@@ -56,7 +56,7 @@ struct jv f_attr(struct jx *x, struct jcall *c) {
     return get_attr(x, o, name, method_find(str_slice(name)));
 }
 
-struct jv f_batch(struct jx *x, struct jcall *c) {
+static struct jv batch_rows(struct jx *x, struct jcall *c) {
     struct jlist *l = items_of(x, c->self), *out = list_make(x, J_LIST, 0).u.l;
     int64_t n = int_of(x, c->a[0]);
     struct jv row = {J_MISSING, {0}};
@@ -72,10 +72,14 @@ struct jv f_batch(struct jx *x, struct jcall *c) {
         jx_steps(x, 1);
         list_add(x, row.u.l, c->a[1]);
     }
-    return iter_make(x, out);
+    return as_list(out);
 }
 
-struct jv f_slice(struct jx *x, struct jcall *c) {
+struct jv f_batch(struct jx *x, struct jcall *c) {
+    return iter_later(x, c, batch_rows);
+}
+
+static struct jv slice_rows(struct jx *x, struct jcall *c) {
     struct jlist *l = items_of(x, c->self), *out = list_make(x, J_LIST, 0).u.l;
     int64_t slices = int_of(x, c->a[0]), at = 0;
     if (slices == 0) jx_fail(x, "integer division or modulo by zero");
@@ -87,7 +91,11 @@ struct jv f_slice(struct jx *x, struct jcall *c) {
         if (given(c->a[1]) && i >= (int64_t)l->n % slices) list_add(x, row.u.l, c->a[1]);
         list_add(x, out, row);
     }
-    return iter_make(x, out);
+    return as_list(out);
+}
+
+struct jv f_slice(struct jx *x, struct jcall *c) {
+    return iter_later(x, c, slice_rows);
 }
 
 struct jv f_default(struct jx *x, struct jcall *c) {
@@ -115,9 +123,9 @@ struct jv f_dictsort(struct jx *x, struct jcall *c) {
 }
 
 struct jv f_first(struct jx *x, struct jcall *c) {
+    struct jv first;
     if (c->self.type == J_ITER) {
-        struct jiter *it = c->self.u.iter;
-        if (it->at < it->l->n) return it->l->v[it->at++];
+        if (iter_next(x, c->self.u.iter, &first)) return first;
         return jv_undef("No first item, sequence was empty.");
     }
     if (c->self.type == J_STR && c->self.u.s->n > 0) return get_item(x, c->self, jv_int(0));
@@ -157,11 +165,15 @@ struct jv f_groupby(struct jx *x, struct jcall *c) {
     return as_list(out);
 }
 
-struct jv f_items(struct jx *x, struct jcall *c) {
-    if (c->self.type == J_UNDEF) return iter_make(x, list_make(x, J_LIST, 0).u.l);
+static struct jv item_pairs(struct jx *x, struct jcall *c) {
+    if (c->self.type == J_UNDEF) return list_make(x, J_LIST, 0);
     if (c->self.type != J_DICT) jx_fail(x, "Can only get item pairs from a mapping.");
     struct jview view = {c->self.u.d, 2};
-    return iter_make(x, try_items(x, (struct jv){J_VIEW, {.view = &view}}));
+    return as_list(try_items(x, (struct jv){J_VIEW, {.view = &view}}));
+}
+
+struct jv f_items(struct jx *x, struct jcall *c) {
+    return iter_later(x, c, item_pairs);
 }
 
 struct jv f_join(struct jx *x, struct jcall *c) {
@@ -260,7 +272,7 @@ struct jv f_sum(struct jx *x, struct jcall *c) {
     return sum;
 }
 
-struct jv f_unique(struct jx *x, struct jcall *c) {
+static struct jv unique_items(struct jx *x, struct jcall *c) {
     struct jlist *l = items_of(x, c->self), *out = list_make(x, J_LIST, 0).u.l;
     struct jv seen = dict_make(x);
     bool fold = !is_true(x, c->a[0]);
@@ -270,88 +282,11 @@ struct jv f_unique(struct jx *x, struct jcall *c) {
         dict_set(x, seen.u.d, key, jv_none());
         list_add(x, out, l->v[i]);
     }
-    return iter_make(x, out);
+    return as_list(out);
 }
 
-static struct jv *keyword(struct jargs *args, const char *name) {
-    for (size_t i = 0; i < args->nkw; i++) {
-        if (str_is(args->kw[i].key, name)) return &args->kw[i].value;
-    }
-    return NULL;
-}
-
-static const struct jbuiltin *named(struct jx *x, struct jv name, bool filter) {
-    const struct jbuiltin *b = NULL;
-    if (name.type == J_STR) b = filter ? filter_find(str_slice(name)) : test_find(str_slice(name));
-    if (b == NULL) jx_fail(x, "no %s of that name", filter ? "filter" : "test");
-    return b;
-}
-
-struct jv f_map(struct jx *x, struct jcall *c) {
-    struct jlist *out = list_make(x, J_LIST, 0).u.l;
-    if (!is_true(x, c->self)) return iter_make(x, out);
-    struct jlist *l = items_of(x, c->self);
-    struct jv *attribute = keyword(&c->rest, "attribute"),
-              *otherwise = keyword(&c->rest, "default");
-    bool by_attribute = c->rest.n == 0 && attribute != NULL;
-    if (by_attribute && c->rest.nkw > 1u + (otherwise != NULL))
-        jx_fail(x, "Unexpected keyword argument");
-    if (!by_attribute && c->rest.n == 0) jx_fail(x, "map requires a filter argument");
-    const struct jbuiltin *f = by_attribute ? NULL : named(x, c->rest.v[0], true);
-    struct jargs args = c->rest;
-    if (!by_attribute) {
-        args.v++;
-        args.n--;
-    }
-    for (size_t i = 0; i < l->n; i++) {
-        jx_steps(x, 1);
-        struct jv v =
-            by_attribute ? item_path(x, l->v[i], *attribute) : call_builtin(x, f, l->v[i], &args);
-        if (by_attribute && v.type == J_UNDEF && otherwise && given(*otherwise)) v = *otherwise;
-        list_add(x, out, v);
-    }
-    return iter_make(x, out);
-}
-
-static struct jv choose(struct jx *x, struct jcall *c, bool keep, bool by_attribute) {
-    struct jlist *out = list_make(x, J_LIST, 0).u.l;
-    if (!is_true(x, c->self)) return iter_make(x, out);
-    struct jlist *l = items_of(x, c->self);
-    struct jargs args = c->rest;
-    struct jv attribute = {J_MISSING, {0}};
-    if (by_attribute) {
-        if (args.n == 0) jx_fail(x, "Missing parameter for attribute name");
-        attribute = *args.v++;
-        args.n--;
-    }
-    const struct jbuiltin *test = NULL;
-    if (args.n > 0) {
-        test = named(x, *args.v++, false);
-        args.n--;
-    }
-    for (size_t i = 0; i < l->n; i++) {
-        jx_steps(x, 1);
-        struct jv v = item_path(x, l->v[i], attribute);
-        if (is_true(x, test ? call_builtin(x, test, v, &args) : v) == keep)
-            list_add(x, out, l->v[i]);
-    }
-    return iter_make(x, out);
-}
-
-struct jv f_select(struct jx *x, struct jcall *c) {
-    return choose(x, c, true, false);
-}
-
-struct jv f_reject(struct jx *x, struct jcall *c) {
-    return choose(x, c, false, false);
-}
-
-struct jv f_selectattr(struct jx *x, struct jcall *c) {
-    return choose(x, c, true, true);
-}
-
-struct jv f_rejectattr(struct jx *x, struct jcall *c) {
-    return choose(x, c, false, true);
+struct jv f_unique(struct jx *x, struct jcall *c) {
+    return iter_later(x, c, unique_items);
 }
 
 static bool blank(char c) {

@@ -108,9 +108,21 @@ struct jview {
     int kind; /* 0 keys, 1 values, 2 items */
 };
 
+struct jx;
+struct jcall;
+struct jiter;
+typedef struct jv (*builtin_fn)(struct jx *x, struct jcall *c);
+typedef bool (*iter_fn)(struct jx *x, struct jiter *it, struct jv *out);
+
 struct jiter {
-    struct jlist *l;
+    struct jlist *l; /* `at` of them are taken */
     size_t at;
+    iter_fn next;       /* makes an item; NULL: `l` holds all that will come */
+    struct jcall *call; /* of the filter that made it, NULL for none */
+    builtin_fn make;
+    struct jiter *source;
+    const struct jbuiltin *fn;
+    bool running;
 };
 
 struct jcycler {
@@ -129,11 +141,12 @@ struct jmethod {
 };
 
 struct jloop {
-    struct jlist *items;
+    struct jlist *items;  /* so far: `source` has more, or is NULL */
+    struct jiter *source; /* what passes n->c of the statement is added when it is needed */
+    const struct node *node;
     size_t index0;
     int64_t depth0;
     struct jv last_changed;     /* tuple, or J_MISSING */
-    const struct node *recurse; /* the for statement, if it is recursive */
     struct frame *outer;
 };
 
@@ -167,9 +180,6 @@ struct jcall {
     struct jv a[BUILTIN_SLOTS];
     struct jargs rest;
 };
-
-struct jx;
-typedef struct jv (*builtin_fn)(struct jx *x, struct jcall *c);
 
 /* signature: names separated by blanks; "name?" may be left out, "_" has no keyword, "*" takes
  * further positional arguments, "**" further keywords. */
@@ -419,6 +429,12 @@ struct jv dict_make(struct jx *x);
 void dict_set(struct jx *x, struct jdict *d, struct jv key, struct jv value);
 struct jv *dict_get(struct jx *x, const struct jdict *d, struct jv key);
 struct jv iter_make(struct jx *x, struct jlist *l);
+struct jv iter_later(struct jx *x, const struct jcall *c, builtin_fn make); /* all at first use */
+struct jiter *iter_over(struct jx *x, struct jv v);
+bool iter_next(struct jx *x, struct jiter *it, struct jv *out);
+/* Whether there are `n` items behind the loop's current one. */
+bool loop_has(struct jx *x, struct jloop *loop, size_t n);
+size_t loop_length(struct jx *x, struct jloop *loop);
 struct jv value_from_json(struct jx *x, yyjson_val *v, bool message, int depth);
 
 /* protocols */

@@ -181,7 +181,7 @@ void add_repr(struct jbuf *b, struct jv v, int depth) {
         return;
     case J_LOOP:
         snprintf(text, sizeof text, "<LoopContext %zu/%zu>", v.u.loop->index0 + 1,
-                 v.u.loop->items->n);
+                 loop_length(b->x, v.u.loop));
         buf_text(b, text, false);
         return;
     case J_MACRO:
