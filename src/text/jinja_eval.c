@@ -84,10 +84,10 @@ static struct jv eval_item(struct jx *x, struct frame *f, const struct node *n) 
     if (s->c) part[2] = eval(x, f, s->c);
     x->at = n;
     bool sliceable = o.type == J_STR || o.type == J_LIST || o.type == J_TUPLE;
-    if (!sliceable && n->flag) {
-        return jv_undef(
-            "the constant cannot be sliced"); /* jinja2 folds it, and is lenient there */
+    for (int i = 0; i < 3; i++) {
+        sliceable = sliceable && (is_int(part[i]) || part[i].type <= J_NONE);
     }
+    if (!sliceable && n->flag) return jv_undef("the constant cannot be sliced");
     return get_slice(x, o, part);
 }
 

@@ -1,6 +1,7 @@
 /* Filters over lists, dicts and everything that can be iterated. */
 #include <string.h>
 
+#include "base/caps.h"
 #include "text/jinja_filters.h"
 
 static bool given(struct jv v) {
@@ -11,10 +12,12 @@ struct jv fold_case(struct jx *x, struct jv v) {
     return v.type == J_STR ? str_case(x, v.u.s, 'l') : v;
 }
 
-/* "a.b.0" or an index into an item; J_NONE and J_MISSING give the item itself. */
-struct jv item_path(struct jx *x, struct jv item, struct jv attribute) {
+struct jv item_path(struct jx *x, struct jv item, struct jv attribute, struct jv otherwise) {
     if (!given(attribute)) return item;
-    if (attribute.type != J_STR) return get_item(x, item, attribute);
+    if (attribute.type != J_STR) {
+        item = get_item(x, item, attribute);
+        return item.type == J_UNDEF && given(otherwise) ? otherwise : item;
+    }
     struct jstr *s = attribute.u.s;
     for (size_t from = 0; from <= s->n;) {
         const char *dot = from < s->n ? memchr(s->p + from, '.', s->n - from) : NULL;
@@ -24,13 +27,14 @@ struct jv item_path(struct jx *x, struct jv item, struct jv attribute) {
         for (size_t i = from; i < to; i++) digits = digits && s->p[i] >= '0' && s->p[i] <= '9';
         if (digits) key = int_parse(x, str_slice(key), 10, &digits);
         item = get_item(x, item, key);
+        if (item.type == J_UNDEF && given(otherwise)) item = otherwise;
         from = to + 1;
     }
     return item;
 }
 
 static struct jv sort_key(struct jx *x, struct jv item, struct jv attribute, bool fold) {
-    struct jv v = item_path(x, item, attribute);
+    struct jv v = item_path(x, item, attribute, jv_none());
     return fold ? fold_case(x, v) : v;
 }
 
@@ -122,6 +126,29 @@ struct jv f_dictsort(struct jx *x, struct jcall *c) {
     return as_list(items);
 }
 
+struct jv sorted_dicts(struct jx *x, struct jv v, int depth) {
+    if (depth > CAP_TEMPLATE_DEPTH) jx_fail(x, "a value nested too deeply to print");
+    if (v.type == J_LIST || v.type == J_TUPLE) {
+        struct jv out = list_make(x, v.type, v.u.l->n);
+        for (size_t i = 0; i < v.u.l->n; i++) {
+            list_add(x, out.u.l, sorted_dicts(x, v.u.l->v[i], depth + 1));
+        }
+        return out;
+    }
+    if (v.type != J_DICT) return v;
+    struct jlist *keys = list_make(x, J_LIST, 0).u.l, *values = list_make(x, J_LIST, 0).u.l;
+    for (size_t i = 0; i < v.u.d->n; i++) {
+        list_add(x, keys, v.u.d->v[i].key);
+        list_add(x, values, v.u.d->v[i].value);
+    }
+    list_sort(x, values, keys, false);
+    struct jv out = dict_make(x);
+    for (size_t i = 0; i < keys->n; i++) {
+        dict_set(x, out.u.d, keys->v[i], sorted_dicts(x, values->v[i], depth + 1));
+    }
+    return out;
+}
+
 struct jv f_first(struct jx *x, struct jcall *c) {
     struct jv first;
     if (c->self.type == J_ITER) {
@@ -146,14 +173,13 @@ struct jv f_groupby(struct jx *x, struct jcall *c) {
     struct jlist *out = list_make(x, J_LIST, 0).u.l;
     bool fold = !is_true(x, c->a[2]);
     for (size_t i = 0; i < l->n; i++) {
-        struct jv v = item_path(x, l->v[i], c->a[0]);
-        if (v.type == J_UNDEF && given(c->a[1])) v = c->a[1];
+        struct jv v = item_path(x, l->v[i], c->a[0], c->a[1]);
         list_add(x, keys, fold ? fold_case(x, v) : v);
     }
     list_sort(x, l, keys, false);
     for (size_t i = 0; i < l->n;) {
-        struct jv members = list_make(x, J_LIST, 0), name = item_path(x, l->v[i], c->a[0]);
-        if (name.type == J_UNDEF && given(c->a[1])) name = c->a[1];
+        struct jv members = list_make(x, J_LIST, 0);
+        struct jv name = item_path(x, l->v[i], c->a[0], c->a[1]);
         size_t first = i;
         for (; i < l->n && equal(x, keys->v[i], keys->v[first]); i++)
             list_add(x, members.u.l, l->v[i]);
@@ -181,7 +207,7 @@ struct jv f_join(struct jx *x, struct jcall *c) {
     struct jv d = c->a[0].type == J_MISSING ? str_text(x, "") : to_str(x, c->a[0]);
     if (given(c->a[1])) {
         l = copy_list(x, l);
-        for (size_t i = 0; i < l->n; i++) l->v[i] = item_path(x, l->v[i], c->a[1]);
+        for (size_t i = 0; i < l->n; i++) l->v[i] = item_path(x, l->v[i], c->a[1], jv_none());
     }
     return str_join(x, d.u.s, l, true);
 }
@@ -264,7 +290,7 @@ struct jv f_sum(struct jx *x, struct jcall *c) {
     const struct node *at = x->at;
     for (size_t i = 0; i < l->n; i++) {
         a.value = sum;
-        b.value = item_path(x, l->v[i], c->a[0]);
+        b.value = item_path(x, l->v[i], c->a[0], jv_none());
         a.place = b.place = at->place;
         sum = eval(x, NULL, &plus);
         x->at = at; /* not into this function's own nodes */
@@ -293,7 +319,7 @@ static bool blank(char c) {
     return c == ' ' || (c >= 9 && c <= 13);
 }
 
-void wrap_line(struct jbuf *b, struct jstr *line, size_t width, bool split_long,
+void wrap_line(struct jbuf *b, struct jstr *line, size_t width, bool split_long, bool hyphens,
                const struct jstr *newline) {
     size_t column = 0, at = 0, pending = 0;
     bool any = false, first = true;
@@ -306,6 +332,9 @@ void wrap_line(struct jbuf *b, struct jstr *line, size_t width, bool split_long,
         struct jv word = str_part(b->x, line, at, to - at);
         size_t n = str_chars(word.u.s);
         at = to;
+        if (hyphens && column + pending + n > width && memchr(word.u.s->p, '-', word.u.s->n)) {
+            jx_fail(b->x, "wordwrap at a hyphen is not supported");
+        }
         if (any && column + pending + n > width) {
             buf_add_str(b, newline);
             column = pending = 0;

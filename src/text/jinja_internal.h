@@ -146,7 +146,7 @@ struct jloop {
     const struct node *node;
     size_t index0;
     int64_t depth0;
-    struct jv last_changed;     /* tuple, or J_MISSING */
+    struct jv last_changed; /* tuple, or J_MISSING */
     struct frame *outer;
 };
 
@@ -266,7 +266,7 @@ struct node {
     enum op op;
     struct place place;
     int symbol;                                  /* names: index into the template's symbols */
-    bool flag;                                   /* for: recursive; slices: of a constant */
+    bool flag;                                   /* for: recursive; items: a lenient slice */
     bool uses_varargs, uses_kwargs, uses_caller; /* macros */
     struct node *a, *b, *c;
     struct node *list;   /* children, linked by next */
@@ -348,6 +348,7 @@ void parse_expect(struct parser *p, const char *text);
 void parse_enter(struct parser *p); /* one level deeper; p->depth-- leaves */
 struct node *parse_expression(struct parser *p, bool with_condition);
 struct node *parse_tuple(struct parser *p, bool with_condition, const char *end, bool parens);
+void parse_strict_slice(struct node *n);
 struct node *parse_target(struct parser *p, const char *end, bool with_namespace);
 struct node *parse_name_target(struct parser *p);
 struct node *parse_filter_chain(struct parser *p, struct node *inner, bool start_inline);
@@ -406,7 +407,9 @@ struct slice str_slice(struct jv v);
 size_t str_find(struct slice hay, struct slice needle, size_t from); /* SIZE_MAX: none */
 bool char_is_space(uint32_t c);
 
-struct jv item_path(struct jx *x, struct jv item, struct jv attribute);
+/* "a.b.0" or an index into an item; J_NONE and J_MISSING give the item itself. `otherwise` takes
+ * the place of what is undefined on the way, unless it is J_NONE or J_MISSING. */
+struct jv item_path(struct jx *x, struct jv item, struct jv attribute, struct jv otherwise);
 struct jv fold_case(struct jx *x, struct jv v); /* lower case for strings, others unchanged */
 void buf_init(struct jbuf *b, struct jx *x);
 void buf_add(struct jbuf *b, const char *p, size_t n, bool message);
@@ -474,6 +477,7 @@ struct jv big_parse_decimal(struct arena *arena, struct slice digits, int base);
 struct jv to_str(struct jx *x, struct jv v);
 void add_str(struct jbuf *b, struct jv v);
 void add_repr(struct jbuf *b, struct jv v, int depth);
+void add_ascii(struct jbuf *b, const struct jstr *s); /* with \\x, \\u, \\U for the rest */
 void float_repr(double f, char out[40]);
 struct jv format_percent(struct jx *x, struct jstr *fmt, struct jv args);
 struct jv format_braces(struct jx *x, struct jstr *fmt, const struct jargs *args);
@@ -504,7 +508,7 @@ bool method_is_mutating(struct slice name, enum jtype type);
 struct jv str_strip(struct jx *x, struct jstr *s, struct jv chars, bool left, bool right);
 struct jv str_replace(struct jx *x, struct jstr *s, struct jstr *old, struct jstr *new_,
                       int64_t count);
-struct jv str_case(struct jx *x, struct jstr *s, int kind); /* 'u' 'l' 't' 'c' 's' */
+struct jv str_case(struct jx *x, struct jstr *s, int kind); /* 'u' 'l' 't' 'c' 's' 'f' */
 struct jv str_lines(struct jx *x, struct jstr *s, bool keep_ends);
 struct jv str_join(struct jx *x, struct jstr *separator, struct jlist *items, bool convert);
 

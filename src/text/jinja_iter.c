@@ -100,9 +100,7 @@ static bool next_mapped(struct jx *x, struct jiter *it, struct jv *out) {
         *out = call_builtin(x, fn, item, &args);
         return true;
     }
-    *out = item_path(x, item, *attribute);
-    bool absent = out->type == J_UNDEF && otherwise && otherwise->type != J_NONE;
-    if (absent) *out = *otherwise;
+    *out = item_path(x, item, *attribute, otherwise ? *otherwise : jv_none());
     return true;
 }
 
@@ -129,7 +127,7 @@ static bool next_chosen(struct jx *x, struct jiter *it, struct jv *out, bool kee
     }
     while (iter_next(x, it->source, out)) {
         jx_steps(x, 1);
-        struct jv v = item_path(x, *out, attribute);
+        struct jv v = item_path(x, *out, attribute, jv_none());
         if (args.n > 0) v = call_builtin(x, named(x, it, args.v[0], false), v, &rest);
         if (is_true(x, v) == keep) return true;
     }

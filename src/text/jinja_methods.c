@@ -152,6 +152,10 @@ static struct jv m_lower(struct jx *x, struct jcall *c) {
     return str_case(x, c->self.u.s, 'l');
 }
 
+static struct jv m_casefold(struct jx *x, struct jcall *c) {
+    return str_case(x, c->self.u.s, 'f');
+}
+
 static struct jv m_title(struct jx *x, struct jcall *c) {
     return str_case(x, c->self.u.s, 't');
 }
@@ -527,7 +531,7 @@ static const struct jbuiltin methods[] = {
     {"rstrip", "_?", m_rstrip, STR},
     {"upper", "", m_upper, STR},
     {"lower", "", m_lower, STR},
-    {"casefold", "", m_lower, STR},
+    {"casefold", "", m_casefold, STR},
     {"title", "", m_title, STR},
     {"capitalize", "", m_capitalize, STR},
     {"swapcase", "", m_swapcase, STR},

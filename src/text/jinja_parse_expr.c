@@ -26,12 +26,12 @@ struct level_op {
     enum op op;
 };
 
-struct operator {
+struct operator{
     enum op op;
     struct place place;
 };
 
-static bool match_op(struct parser *p, const struct level_op *ops, struct operator *out) {
+static bool match_op(struct parser *p, const struct level_op *ops, struct operator* out) {
     out->place = parse_peek(p, 0)->place;
     for (; ops->text; ops++) {
         if (parse_peek(p, 0)->kind == T_OP && parse_skip(p, ops->text)) {
@@ -42,7 +42,7 @@ static bool match_op(struct parser *p, const struct level_op *ops, struct operat
     return false;
 }
 
-static struct node *binary_node(struct parser *p, const struct operator *op, struct node *a,
+static struct node *binary_node(struct parser *p, const struct operator* op, struct node *a,
                                 struct node *b) {
     struct node *n = node_new(p, N_BINARY, op->place);
     n->op = op->op;
@@ -104,7 +104,7 @@ static struct node *parse_sum(struct parser *p) {
     return left;
 }
 
-static bool match_compare(struct parser *p, struct operator *op) {
+static bool match_compare(struct parser *p, struct operator* op) {
     static const struct level_op ops[] = {{"==", OP_EQ}, {"!=", OP_NE}, {"<", OP_LT}, {"<=", OP_LE},
                                           {">", OP_GT},  {">=", OP_GE}, {NULL, 0}};
     if (match_op(p, ops, op)) return true;
@@ -223,6 +223,26 @@ static void check_target(struct parser *p, const struct node *n) {
     if ((n->kind != N_NAME && n->kind != N_NSREF) || reserved) {
         parse_fail(p, n->place, "cannot assign to this expression");
     }
+}
+
+/* A slice that is the whole value of a statement is computed when it runs. */
+void parse_strict_slice(struct node *n) {
+    if (n->kind == N_ITEM) n->flag = false;
+}
+
+/* Whether jinja2 computes the value when it compiles; it is lenient with slices there. */
+static bool is_constant(const struct node *n, int depth) {
+    if (n == NULL) return true;
+    if (depth > CAP_TEMPLATE_STACK) return false;
+    if (n->kind == N_NAME || n->kind == N_CALL || n->dyn_args || n->dyn_kwargs) return false;
+    for (const struct node *c = n->list; c; c = c->next) {
+        if (!is_constant(c, depth + 1)) return false;
+    }
+    for (const struct node *c = n->kwargs; c; c = c->next) {
+        if (!is_constant(c->a, depth + 1)) return false;
+    }
+    return is_constant(n->a, depth + 1) && is_constant(n->b, depth + 1) &&
+           is_constant(n->c, depth + 1);
 }
 
 struct node *parse_target(struct parser *p, const char *end, bool with_namespace) {
@@ -375,21 +395,6 @@ static struct node *parse_subscribed(struct parser *p) {
     return n;
 }
 
-/* Whether jinja2 would compute the value when it compiles. */
-static bool is_constant(const struct node *n, int depth) {
-    if (n == NULL) return true;
-    if (depth > CAP_TEMPLATE_STACK) return false;
-    if (n->kind == N_NAME || n->kind == N_CALL || n->dyn_args || n->dyn_kwargs) return false;
-    for (const struct node *c = n->list; c; c = c->next) {
-        if (!is_constant(c, depth + 1)) return false;
-    }
-    for (const struct node *c = n->kwargs; c; c = c->next) {
-        if (!is_constant(c->a, depth + 1)) return false;
-    }
-    return is_constant(n->a, depth + 1) && is_constant(n->b, depth + 1) &&
-           is_constant(n->c, depth + 1);
-}
-
 static struct node *parse_subscript(struct parser *p, struct node *o) {
     struct node *n = node_new(p, N_ITEM, parse_peek(p, 0)->place);
     n->a = o;
@@ -422,7 +427,7 @@ static struct node *parse_subscript(struct parser *p, struct node *o) {
         n->b = node_new(p, N_TUPLE, n->place);
         n->b->list = first;
     }
-    n->flag = n->b->kind == N_SLICE && is_constant(o, 0);
+    n->flag = n->b->kind == N_SLICE && is_constant(n, 0);
     return n;
 }
 

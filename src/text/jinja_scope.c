@@ -89,7 +89,8 @@ static void analyse_inside(struct analysis *a, struct scope *s, struct node *n);
 /* A scope of its own inside `parent`: its statements, then the scopes inside them. */
 static void open_scope(struct analysis *a, struct scope *s, struct scope *parent) {
     size_t symbols = a->p->t->symbol_count;
-    if (a->scopes == CAP_TEMPLATE_DEPTH + 1) parse_fail(a->p, (struct place){1, 1}, "scopes nested too deeply");
+    if (a->scopes == CAP_TEMPLATE_DEPTH + 1)
+        parse_fail(a->p, (struct place){1, 1}, "scopes nested too deeply");
     int at = a->scopes++;
     if (a->rows[at] == NULL) {
         a->rows[at] = arena_array(a->p->arena, symbols, sizeof(bool));

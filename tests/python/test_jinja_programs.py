@@ -42,7 +42,7 @@ def compare(sources, tmp_path):
     path.write_text("".join(json.dumps(r) + "\n" for r in rows))
     done = subprocess.run([TOOL, path], capture_output=True, timeout=600)
     assert done.returncode == 0, done.stderr.decode(errors="replace")
-    results = [json.loads(line) for line in done.stdout.decode().splitlines()]
+    results = [json.loads(line) for line in done.stdout.decode().split("\n")[:-1]]
     assert len(results) == len(sources)
     bad = []
     for source, got in zip(sources, results):

@@ -411,7 +411,8 @@ static void test_error_names_line_and_column(void **state) {
         snprintf(want, sizeof want, "test: line %d, column %d", cases[i].line, cases[i].column);
         assert_null(render(cases[i].source, "{\"l\": [1]}", &err));
         bad += strcmp(err.where, want) != 0;
-        if (strcmp(err.where, want) != 0) print_error("%s: %s, not %s\n", cases[i].source, err.where, want);
+        if (strcmp(err.where, want) != 0)
+            print_error("%s: %s, not %s\n", cases[i].source, err.where, want);
     }
     assert_int_equal(bad, 0);
     char name[300];
