@@ -303,7 +303,8 @@ struct jv format_percent(struct jx *x, struct jstr *fmt, struct jv args) {
         p.at = to + 1;
         if (percent) percent_item(&p, &b);
     }
-    bool mapping = args.type == J_DICT || args.type == J_LIST || args.type == J_NAMESPACE;
+    bool mapping = args.type == J_DICT || args.type == J_LIST || args.type == J_RANGE ||
+                   args.type == J_UNDEF; /* what has items need not be used */
     if (p.tuple ? p.next < p.tuple->n : !p.used_single && !mapping) {
         jx_fail(x, "not all arguments converted during string formatting");
     }

@@ -231,5 +231,7 @@ struct jv get_slice(struct jx *x, struct jv o, const struct jv part[3]) {
     struct jbuf b;
     buf_init(&b, x);
     for (size_t i = 0; i < out.u.l->n; i++) buf_add_str(&b, out.u.l->v[i].u.s);
-    return buf_take(&b);
+    struct jv text = buf_take(&b);
+    text.u.s->markup = o.u.s->markup;
+    return text;
 }

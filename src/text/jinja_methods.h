@@ -39,4 +39,18 @@ struct jv m_islower(struct jx *x, struct jcall *c);
 struct jv m_istitle(struct jx *x, struct jcall *c);
 struct jv m_isidentifier(struct jx *x, struct jcall *c);
 
+struct jstr *method_str(struct jx *x, struct jv v); /* an argument that must be a string */
+struct jv m_split(struct jx *x, struct jcall *c);
+struct jv m_rsplit(struct jx *x, struct jcall *c);
+struct jv m_partition(struct jx *x, struct jcall *c);
+struct jv m_rpartition(struct jx *x, struct jcall *c);
+struct jv m_splitlines(struct jx *x, struct jcall *c);
+struct jv m_removeprefix(struct jx *x, struct jcall *c);
+struct jv m_removesuffix(struct jx *x, struct jcall *c);
+struct jv m_ljust(struct jx *x, struct jcall *c);
+struct jv m_rjust(struct jx *x, struct jcall *c);
+struct jv m_center(struct jx *x, struct jcall *c);
+struct jv m_zfill(struct jx *x, struct jcall *c);
+struct jv m_expandtabs(struct jx *x, struct jcall *c);
+
 #endif
