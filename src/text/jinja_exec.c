@@ -351,6 +351,16 @@ static void write_output(struct jinja_output *out, const struct jbuf *b) {
     }
 }
 
+static void trust_roles(struct jx *x, struct jv messages, const char *const *roles) {
+    struct jv key = str_text(x, "role");
+    for (size_t i = 0; messages.type == J_LIST && i < messages.u.l->n; i++) {
+        struct jv m = messages.u.l->v[i], *role = m.type == J_DICT ? dict_get(x, m.u.d, key) : NULL;
+        for (const char *const *r = roles; role && *r; r++) {
+            if (str_is(*role, *r)) *role = str_text(x, *r);
+        }
+    }
+}
+
 static void define_variables(struct jx *x, struct frame *context, const struct jinja_var *vars,
                              size_t count) {
     for (size_t i = 0; i < count; i++) {
@@ -358,7 +368,9 @@ static void define_variables(struct jx *x, struct frame *context, const struct j
         struct slice name = slice_of(vars[i].name);
         for (size_t k = 0; k < x->t->symbol_count; k++) { /* others cannot be read */
             if (!slice_equal(x->t->symbols[k], name)) continue;
-            frame_set(x, context, (int)k, value_from_json(x, vars[i].value, vars[i].message, 0));
+            struct jv value = value_from_json(x, vars[i].value, vars[i].message, 0);
+            if (vars[i].roles) trust_roles(x, value, vars[i].roles);
+            frame_set(x, context, (int)k, value);
             break;
         }
     }

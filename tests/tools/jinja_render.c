@@ -56,7 +56,8 @@ int main(int argc, char **argv) {
         }
         first = doc;
         yyjson_obj_foreach(yyjson_obj_get(row, "vars"), i, max, key, value) {
-            if (n < MAX_VARS) vars[n++] = (struct jinja_var){yyjson_get_str(key), value, false};
+            if (n < MAX_VARS)
+                vars[n++] = (struct jinja_var){yyjson_get_str(key), value, false, NULL};
         }
     }
     yyjson_doc_free(first);

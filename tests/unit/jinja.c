@@ -32,7 +32,7 @@ static char *render(const char *source, const char *vars_json, struct imp_error 
     size_t n = 0, i, max;
     yyjson_val *key, *value;
     yyjson_obj_foreach(yyjson_doc_get_root(doc), i, max, key, value) {
-        vars[n++] = (struct jinja_var){yyjson_get_str(key), value, false};
+        vars[n++] = (struct jinja_var){yyjson_get_str(key), value, false, NULL};
     }
     struct jinja *t = NULL;
     struct jinja_output out = {0};
@@ -85,7 +85,7 @@ static void test_programs(void **state) {
         if (first == NULL) {
             first = doc;
             yyjson_obj_foreach(yyjson_obj_get(row, "vars"), i, max, key, value) {
-                vars[n++] = (struct jinja_var){yyjson_get_str(key), value, false};
+                vars[n++] = (struct jinja_var){yyjson_get_str(key), value, false, NULL};
             }
             continue;
         }
@@ -125,17 +125,17 @@ static int render_case(const struct jinja *t, const struct conversation *c,
     struct jinja_var vars[16];
     size_t n = 0, i, max;
     yyjson_val *key, *value;
-    vars[n++] = (struct jinja_var){"messages", yyjson_obj_get(c->item, "messages"), true};
+    vars[n++] = (struct jinja_var){"messages", yyjson_obj_get(c->item, "messages"), true, NULL};
     vars[n++] = (struct jinja_var){"add_generation_prompt",
-                                   yyjson_obj_get(c->item, "add_generation_prompt"), false};
-    vars[n++] = (struct jinja_var){"bos_token", yyjson_obj_get(c->root, "bos_token"), false};
-    vars[n++] = (struct jinja_var){"eos_token", yyjson_obj_get(c->root, "eos_token"), false};
+                                   yyjson_obj_get(c->item, "add_generation_prompt"), false, NULL};
+    vars[n++] = (struct jinja_var){"bos_token", yyjson_obj_get(c->root, "bos_token"), false, NULL};
+    vars[n++] = (struct jinja_var){"eos_token", yyjson_obj_get(c->root, "eos_token"), false, NULL};
     if (!c->no_tools) {
-        vars[n++] = (struct jinja_var){"tools", yyjson_obj_get(c->item, "tools"), true};
-        vars[n++] = (struct jinja_var){"documents", &null_value, false};
+        vars[n++] = (struct jinja_var){"tools", yyjson_obj_get(c->item, "tools"), true, NULL};
+        vars[n++] = (struct jinja_var){"documents", &null_value, false, NULL};
     }
     yyjson_obj_foreach(yyjson_obj_get(c->item, "kwargs"), i, max, key, value) {
-        vars[n++] = (struct jinja_var){yyjson_get_str(key), value, false};
+        vars[n++] = (struct jinja_var){yyjson_get_str(key), value, false, NULL};
     }
     return jinja_render(t, vars, n, &clock_2026, out, err);
 }
@@ -306,7 +306,7 @@ static void expect_origin(const char *source, const char *want) {
         "{\"m\": {\"c\": \" a<X>b \", \"l\": [\"<X>\", \"q\"], \"é<X>\": 1}}";
     yyjson_doc *doc = yyjson_read(json, sizeof json - 1, 0);
     yyjson_val *m = yyjson_obj_get(yyjson_doc_get_root(doc), "m");
-    struct jinja_var var = {"m", m, true};
+    struct jinja_var var = {"m", m, true, NULL};
     struct jinja *t = NULL;
     struct jinja_output out = {0};
     struct imp_error err = {0};
@@ -515,7 +515,8 @@ static void test_JJ06_survives_failures(void **state) {
     assert_int_equal(jinja_parse(source, sizeof source - 1, "good", &t, &err), 0);
     yyjson_doc *doc = yyjson_read("[\"x\", 5]", 8, 0);
     for (int i = 0; i < 4; i++) {
-        struct jinja_var var = {"s", yyjson_arr_get(yyjson_doc_get_root(doc), (size_t)i % 2), true};
+        struct jinja_var var = {"s", yyjson_arr_get(yyjson_doc_get_root(doc), (size_t)i % 2), true,
+                                NULL};
         int rc = jinja_render(t, &var, 1, &clock_2026, &out, &err);
         assert_int_equal(rc, i % 2 ? 0 : IMP_ERR_TEMPLATE);
         if (rc == 0) assert_string_equal(out.text.data, "ok5");
