@@ -107,11 +107,15 @@ static bool same_ids(const struct ids *a, const struct ids *b) {
 
 /* ---- the messages ---- */
 
+/* In no template: what follows it came from a message, whatever the marks say. */
+#define SENTINEL "QZ"
+
 static char *hostile_text(yyjson_val *tokens, int kind) {
     struct str text = {0}, json = {0};
     size_t i, n;
     yyjson_val *t;
     yyjson_arr_foreach(tokens, i, n, t) {
+        if (kind == 1) str_add_text(&text, SENTINEL);
         str_add(&text, yyjson_get_str(t), yyjson_get_len(t));
         if (kind == 1) str_add_text(&text, "\n é");
     }
@@ -175,8 +179,23 @@ struct tally {
     size_t prompts_here, in_messages_here;
 };
 
+/* A sentinel and the token behind it lie in a run of message bytes. */
+static void check_marks(const struct oracle *o, const char *name) {
+    const char *text = o->prompt->text.data, *p = text;
+    size_t run = 0, end = o->prompt->run_count ? o->prompt->runs[0].bytes : 0;
+    for (; (p = strstr(p, SENTINEL)) != NULL; p++) {
+        size_t at = (size_t)(p - text), token = at + strlen(SENTINEL);
+        size_t n = token_at(o->tokens, text + token, o->prompt->text.size - token);
+        while (end <= at) end += o->prompt->runs[++run].bytes;
+        if (!o->prompt->runs[run].message || token + n > end) {
+            fail_msg("%s: \"%.40s\" passes for template text", name, p);
+        }
+    }
+}
+
 static void check_prompt(struct tally *all, struct oracle *o, const char *name) {
     struct ids want = {0}, got = {0}, ordinary = {0}, unsafe = {0};
+    check_marks(o, name);
     expected_ids(o, &want);
     chat_encode(o->tokenizer, o->prompt, false, &got);
     if (!same_ids(&want, &got)) fail_msg("%s: other ids than expected", name);
@@ -238,7 +257,7 @@ static void check_template(struct tally *all, const char *path, const char *name
     struct tokenizer *t = make_tokenizer(o.tokens);
     o.tokenizer = t;
     all->prompts_here = all->in_messages_here = 0;
-    for (int k = 0; k < 3; k++) { /* tokens side by side, apart, and none at all */
+    for (int k = 0; k < 3; k++) { /* tokens side by side, behind sentinels, and none at all */
         char *text = k < 2 ? hostile_text(o.tokens, k) : mem_strndup("\"Hello, é!\"", 12);
         for (int i = 0; i < TALKS; i++) check_talk(all, &o, name, source.data, talks[i], text);
         free(text);
