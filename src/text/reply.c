@@ -12,6 +12,23 @@ static bool is_joined(imp_part kind) {
     return kind == IMP_PART_CONTENT || kind == IMP_PART_REASONING || kind == IMP_PART_ARGUMENTS;
 }
 
+void reply_parts_reserve(struct reply_parts *p, size_t count, size_t bytes) {
+    str_reserve(&p->text, bytes);
+    if (p->count + count <= p->capacity) return;
+    p->capacity = p->count + count > 2 * p->capacity ? p->count + count : 2 * p->capacity;
+    p->part = mem_grow(p->part, p->capacity * sizeof *p->part);
+}
+
+void reply_parts_append(struct reply_parts *p, const struct reply_part *from, size_t count,
+                        const char *text) {
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++) bytes += from[i].bytes;
+    reply_parts_reserve(p, count, bytes);
+    if (count > 0) memcpy(p->part + p->count, from, count * sizeof *from);
+    p->count += count;
+    str_add(&p->text, text, bytes);
+}
+
 void reply_parts_add(struct reply_parts *p, imp_part kind, uint32_t call, const char *text,
                      size_t bytes) {
     struct reply_part *last = p->count > 0 ? &p->part[p->count - 1] : NULL;
@@ -20,10 +37,7 @@ void reply_parts_add(struct reply_parts *p, imp_part kind, uint32_t call, const 
         last->bytes += bytes;
         return;
     }
-    if (p->count == p->capacity) {
-        p->capacity = p->capacity ? 2 * p->capacity : 16;
-        p->part = mem_grow(p->part, p->capacity * sizeof *p->part);
-    }
+    reply_parts_reserve(p, 1, 0);
     p->part[p->count++] = (struct reply_part){kind, call, bytes};
 }
 

@@ -60,8 +60,13 @@ struct reply_parts {
 };
 void reply_parts_add(struct reply_parts *parts, imp_part kind, uint32_t call, const char *text,
                      size_t bytes); /* text is joined to a part of its own kind before it */
+/* All parts of `from`, joined to nothing. */
+void reply_parts_append(struct reply_parts *parts, const struct reply_part *from, size_t count,
+                        const char *text);
 void reply_parts_clear(struct reply_parts *parts);
 void reply_parts_free(struct reply_parts *parts);
+
+void reply_parts_reserve(struct reply_parts *parts, size_t count, size_t bytes);
 
 struct reply;
 

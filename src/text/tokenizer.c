@@ -196,9 +196,16 @@ void detok_init(struct detok *d, const struct tokenizer *t, bool skip_special) {
     d->state = decode_start(&t->decoder);
 }
 
+static bool is_shown(const struct detok *d, int32_t id) {
+    for (size_t i = 0; i < d->shown_count; i++) {
+        if (d->shown[i] == id) return true;
+    }
+    return false;
+}
+
 void detok_add(struct detok *d, int32_t id, struct str *out) {
     const struct token *token = token_at(d->tokenizer, id);
-    if (token == NULL || (d->skip_special && token->skipped)) return;
+    if (token == NULL || (d->skip_special && token->skipped && !is_shown(d, id))) return;
     decode_add(d->state, token->decoded, out);
 }
 
