@@ -14,9 +14,8 @@ void imp_request_init(const struct imp_engine *engine, struct imp_request *reque
 /* How the model talks: as the option says, else as the chat template does. */
 static struct reply_style style_of(const struct imp_engine *e, const struct imp_request *r) {
     int64_t chosen = e->options.value[SETTING_REPLY_FORMAT];
-    struct reply_style style = r->chat_template
-                                   ? reply_style_of(slice_of(r->chat_template))
-                                   : chat_reply_style(e->chat, r->tools != NULL);
+    struct reply_style style = r->chat_template ? reply_style_of(slice_of(r->chat_template))
+                                                : chat_reply_style(e->chat, r->tools != NULL);
     if (chosen == REPLY_FORMAT_AUTO) return style;
     if (chosen == REPLY_FORMAT_NONE) return (struct reply_style){REPLY_NONE, false};
     style.format = (enum reply_format)(chosen - REPLY_FORMAT_NONE);

@@ -74,8 +74,7 @@ void stream_count_token(struct imp_stream *s, int32_t id, bool generated) {
 }
 
 static void allocate(struct imp_stream *s, const struct limits *limits, int64_t vocab,
-                     const struct tokenizer *tokenizer, const struct imp_request *r,
-                     size_t shown) {
+                     const struct tokenizer *tokenizer, const struct imp_request *r, size_t shown) {
     int64_t room = limits->context - (int64_t)r->prompt_tokens;
     int64_t answer = r->max_tokens == IMP_MAX_TOKENS_REST ? room : r->max_tokens;
     s->request.max_tokens = (uint32_t)answer;

@@ -57,10 +57,10 @@ struct imp_stream {
     int32_t shown[STREAM_SHOWN]; /* special tokens that the reply must see */
     struct reply *reply;         /* NULL: all text is content */
     struct stop_filter stop;
-    struct str piece, clear;         /* scratch: out of the detokenizer, out of the stop filter */
-    struct reply_parts parts, said;  /* scratch: out of the reply; what the event says */
-    bool text_closed;                /* a stop string was found: no more text */
-    float *logits;           /* [stream_rows, vocab] with prompt_logits */
+    struct str piece, clear;        /* scratch: out of the detokenizer, out of the stop filter */
+    struct reply_parts parts, said; /* scratch: out of the reply; what the event says */
+    bool text_closed;               /* a stop string was found: no more text */
+    float *logits;                  /* [stream_rows, vocab] with prompt_logits */
     double submitted_ms, started_ms, first_token_ms;
     struct imp_stream *next; /* in the inbox */
 
