@@ -527,8 +527,8 @@ static void read_prompt(struct reply *r, struct slice end) {
         reply_go_reasoning(r, "[/THINK]");
     if (r->style.format == REPLY_GEMMA4 && slice_ends(text, "<|channel>thought"))
         reply_go_reasoning(r, "<channel|>");
-    /* "</think>\n\n" at the prompt's end: a model that goes on with newlines of its own. */
-    if (slice_ends(text, "</think>") || slice_ends(text, "<channel|>")) r->fresh = n < end.size;
+    /* Reasoning that the prompt closed: newlines that come now still belong to it. */
+    if (slice_ends(text, "</think>") || slice_ends(text, "<channel|>")) r->fresh = true;
 }
 
 static int read_tools(struct reply *r, struct slice tools, struct imp_error *err) {
@@ -560,7 +560,7 @@ int reply_open(struct reply_style style, struct slice prompt_end, struct slice t
     if (style.format != REPLY_NONE) {
         str_reserve(&r->held, CAP_REPLY_HELD + 1);
         str_reserve(&r->early, CAP_REPLY_HELD * 6);
-        str_reserve(&r->word, CAP_REPLY_HELD + 1);
+        str_reserve(&r->word, CAP_REPLY_HELD * 6);
         str_reserve(&r->name, CAP_REPLY_NAME + 1);
         str_reserve(&r->id, CAP_REPLY_NAME + 1);
     } else {

@@ -165,6 +165,8 @@ enum call_step reply_message_byte(struct reply *r, char c);
 enum call_step reply_header_byte(struct reply *r, char c);
 /* The tool of that name among the request's, or NULL. */
 yyjson_val *reply_find_tool(const struct reply *r, struct slice name);
+/* A value as Python prints it, as JSON in *out; false if it is not one. */
+bool reply_python_to_json(struct slice text, struct str *out);
 /* What a parameter of a tool may be. Unknown ones are strings. */
 unsigned reply_parameter_types(const struct reply *r, struct slice tool, struct slice parameter);
 

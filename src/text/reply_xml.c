@@ -134,6 +134,8 @@ static void add_typed(struct reply *r, struct slice text) {
         reply_arguments_text(r, "false");
     } else if ((number || nested) && json_scan_whole(t)) {
         add_json(r, t);
+    } else if (nested && reply_python_to_json(t, &r->word)) {
+        reply_arguments(r, r->word.data, r->word.size);
     } else {
         add_string(r, text);
     }
