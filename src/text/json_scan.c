@@ -37,7 +37,7 @@ static enum json_scan_result end_value(struct json_scan *s) {
 }
 
 static enum json_scan_result close_bracket(struct json_scan *s, char c) {
-    if (s->depth == 0 || in_object(s) != (c == '}')) return JSON_SCAN_BROKEN;
+    if (s->depth == 0 || c != (in_object(s) ? '}' : ']')) return JSON_SCAN_BROKEN;
     s->depth--;
     return end_value(s);
 }
