@@ -141,10 +141,10 @@ static bool render(const struct jinja *t, const struct message *m, bool thinks, 
     size_t count = 0, i, n;
     yyjson_val *key, *value;
     yyjson_obj_foreach(yyjson_doc_get_root(doc), i, n, key, value) {
-        vars[count++] = (struct jinja_var){yyjson_get_str(key), value, false};
+        vars[count++] = (struct jinja_var){yyjson_get_str(key), value, false, NULL};
     }
-    vars[count++] =
-        (struct jinja_var){"tools", yyjson_obj_get(yyjson_doc_get_root(data), "tools"), false};
+    vars[count++] = (struct jinja_var){"tools", yyjson_obj_get(yyjson_doc_get_root(data), "tools"),
+                                       false, NULL};
     const struct jinja_clock clock = {1767323045, 0};
     struct jinja_output rendered = {0};
     bool ok = jinja_render(t, vars, count, &clock, &rendered, NULL) == 0;
