@@ -98,9 +98,9 @@ MXFP4_CONFIG = dict(modules_to_not_convert=["model.layers.*.self_attn", "model.l
 
 # ---- FP8, NVFP4 and BF16 in one file ----
 
-def fp8(value):
+def fp8(value, scale=None):
     """fp32 -> (codes, multiplier), ModelOpt's FP8: one scale a tensor, its largest value at 448."""
-    scale = np.float32(np.abs(value).max() / 448)
+    scale = np.float32(np.abs(value).max() / 448) if scale is None else scale
     middles = (exact.E4M3[1:127] + exact.E4M3[:126]) / 2
     x = value / scale
     codes = np.searchsorted(middles, np.abs(x)).astype(np.uint8) | (x < 0).astype(np.uint8) << 7
@@ -183,6 +183,26 @@ def qwen36_config(tensors):
                 producer=dict(name="modelopt", version="0.37.0"), quant_method="modelopt")
 
 
+def fp8_blocks(tensors):
+    """As Qwen's own -FP8 files: a scale for each 128 x 128, called weight_scale_inv, no input scale."""
+    out = dict(tensors)
+    for name in [n for n in tensors if n.endswith("_proj.weight")]:
+        value = exact.bf16_to_f32(tensors[name][1])
+        rows, columns = (-(-n // 128) for n in value.shape)
+        codes, scale = np.empty(value.shape, np.uint8), np.empty((rows, columns), np.uint16)
+        for r in range(rows):
+            for c in range(columns):
+                at = np.s_[128 * r:128 * r + 128, 128 * c:128 * c + 128]
+                scale[r, c] = exact.f32_to_bf16(np.abs(value[at]).max(keepdims=True) / 448)[0, 0]
+                codes[at] = fp8(value[at], exact.bf16_to_f32(scale[r, c:c + 1])[0])[0]
+        out[name] = ("F8_E4M3", codes)
+        out[name + "_scale_inv"] = ("BF16", scale)
+    return out
+
+
+FP8_CONFIG = dict(activation_scheme="dynamic", fmt="e4m3", quant_method="fp8",
+                  weight_block_size=[128, 128])
+
 # ---- the table ----
 
 def rewrite(folder, change):
@@ -214,4 +234,5 @@ def derive(source, name, change, quantization):
 PLAIN = {"qwen3.5": lambda t: add_mtp(t, 31), "qwen3.5-moe": stack_experts}
 # name -> (suffix, change, quantization_config or what makes it from the plain file's tensors)
 DERIVED = {"gpt-oss": [("mxfp4", gpt_oss_mxfp4, MXFP4_CONFIG)],
+           "qwen3-wide": [("fp8", fp8_blocks, FP8_CONFIG)],
            "qwen3.5-moe": [("mixed", qwen36_mixed, qwen36_config)]}
