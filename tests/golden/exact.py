@@ -100,7 +100,8 @@ def expand_fp8(codes, scale):
 
 
 SCALES = ("weight_scale", "weight_scale_inv", "weight_scale_2", "weight_global_scale",
-          "input_scale", "input_global_scale", "_proj_scales", ".k_scale", ".v_scale")
+          "input_scale", "input_global_scale", "_proj_scales", ".k_scale", ".v_scale",
+          "pre_quant_scale")
 
 
 def expand_folder(folder):
@@ -118,6 +119,9 @@ def expand_folder(folder):
         elif name.endswith(".weight") and dtype == "U8":
             out[name] = expand_nvfp4(data, tensors[path + ".weight_scale"][1],
                                      scalar(path + ".weight_scale_2"))
+            if path + ".pre_quant_scale" in tensors:
+                # AWQ multiplies the input; its columns of the weights are the same thing.
+                out[name] *= bf16_to_f32(tensors[path + ".pre_quant_scale"][1])
         elif name.endswith(".weight") and dtype == "F8_E4M3":
             inverse = path + ".weight_scale_inv"  # a multiplier all the same
             kind, scale = tensors[inverse if inverse in tensors else path + ".weight_scale"]
