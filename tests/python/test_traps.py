@@ -261,8 +261,8 @@ def without_pre_quant_scale(c):
         del c.tensors[name]
 
 
-# trap -> [(golden, fault)]. The number before the dot is the row of the list of traps; `0` are those
-# of the seed's own history.
+# trap -> [(golden, fault)]. The number before the dot is a row of tests/golden/TRAPS.md's list; 0 is for
+# what stands in no list.
 FAULTS = {
     "1.topk_not_renormalised": [("tiny-qwen3-moe", field("norm_topk_prob", False)),
                                 ("tiny-qwen3-next", field("norm_topk_prob", False))],
