@@ -88,18 +88,20 @@ def expand_mxfp4(blocks, scales):
 
 
 def expand_fp8(codes, scale):
-    """E4M3 weights: one scale, one a row, or one a block of rows and columns."""
+    """E4M3 weights: one scale, one a row, or one for each 128 x 128, the last of which are cut off."""
+    rows, columns = codes.shape
     if scale.size == 1:
-        scale = scale.reshape(1, 1)
-    elif scale.ndim == 1:
-        scale = scale[:, None]
-    blocks = [-(-n // m) for n, m in zip(codes.shape, scale.shape)]
-    each = np.repeat(np.repeat(scale, blocks[0], 0), blocks[1], 1)[:codes.shape[0], :codes.shape[1]]
+        each = scale.reshape(1, 1)
+    elif scale.size == rows:
+        each = scale.reshape(rows, 1)
+    else:
+        each = np.repeat(np.repeat(scale, 128, 0), 128, 1)[:rows, :columns]
     return (E4M3[codes].astype(np.float64) * each.astype(np.float64)).astype(np.float32)
 
 
-SCALES = ("weight_scale", "weight_scale_2", "weight_global_scale", "input_scale",
-          "input_global_scale", "_proj_scales", ".k_scale", ".v_scale")
+SCALES = ("weight_scale", "weight_scale_inv", "weight_scale_2", "weight_global_scale",
+          "input_scale", "input_global_scale", "_proj_scales", ".k_scale", ".v_scale",
+          "pre_quant_scale")
 
 
 def expand_folder(folder):
@@ -117,8 +119,12 @@ def expand_folder(folder):
         elif name.endswith(".weight") and dtype == "U8":
             out[name] = expand_nvfp4(data, tensors[path + ".weight_scale"][1],
                                      scalar(path + ".weight_scale_2"))
+            if path + ".pre_quant_scale" in tensors:
+                # AWQ multiplies the input; its columns of the weights are the same thing.
+                out[name] *= bf16_to_f32(tensors[path + ".pre_quant_scale"][1])
         elif name.endswith(".weight") and dtype == "F8_E4M3":
-            kind, scale = tensors[path + ".weight_scale"]
+            inverse = path + ".weight_scale_inv"  # a multiplier all the same
+            kind, scale = tensors[inverse if inverse in tensors else path + ".weight_scale"]
             out[name] = expand_fp8(data, bf16_to_f32(scale) if kind == "BF16" else scale)
         elif name.endswith("_proj") and dtype == "U8":
             # ModelOpt's gpt-oss: a stack as its plain tensor, [E, inputs, outputs], two inputs a

@@ -37,6 +37,12 @@ def qwen3():
                 transformers_version="4.51.0", use_sliding_window=False)
 
 
+def qwen3_wide():
+    # Matrices that the 128 x 128 blocks of an FP8 file do not divide: 144 rows or columns.
+    return dict(qwen3(), head_dim=48, intermediate_size=144, num_hidden_layers=1,
+                max_window_layers=1)
+
+
 def qwen3_moe():
     # Layer 1 is dense by mlp_only_layers; norm_topk_prob is true in files, false by default.
     return dict(qwen3(), architectures=["Qwen3MoeForCausalLM"], model_type="qwen3_moe",
@@ -306,9 +312,10 @@ IGNORE = ["lm_head", r"re:.*mlp\.gate$", r"re:.*shared_expert_gate$", r"re:.*rou
 FAMILIES = {
     "qwen2": (qwen2, 21, ["nvfp4a16"]),
     "qwen3": (qwen3, 22, ["nvfp4", "modelopt"]),
+    "qwen3-wide": (qwen3_wide, 40, ["fp8_block"]),
     "qwen3-moe": (qwen3_moe, 23, ["nvfp4a16", "modelopt"]),
     "qwen3-moe-raw": (qwen3_moe_raw, 24, []),
-    "mistral": (mistral, 25, ["modelopt-w4a16"]),
+    "mistral": (mistral, 25, ["modelopt-w4a16", "fp8_dynamic"]),
     "mistral-window": (mistral_window, 26, []),
     "gemma3-text": (gemma3_text, 27, ["nvfp4a16", "modelopt"]),
     "gemma3": (gemma3, 28, ["nvfp4"]),

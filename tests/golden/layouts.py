@@ -92,15 +92,16 @@ def gpt_oss_mxfp4(tensors):
     return out
 
 
-MXFP4_CONFIG = dict(modules_to_not_convert=["model.layers.*.self_attn", "model.layers.*.mlp.router",
-                                            "model.embed_tokens", "lm_head"], quant_method="mxfp4")
+MXFP4_CONFIG = (dict(modules_to_not_convert=["model.layers.*.self_attn", "model.layers.*.mlp.router",
+                                             "model.embed_tokens", "lm_head"],
+                     quant_method="mxfp4"), None)
 
 
 # ---- FP8, NVFP4 and BF16 in one file ----
 
-def fp8(value):
+def fp8(value, scale=None):
     """fp32 -> (codes, multiplier), ModelOpt's FP8: one scale a tensor, its largest value at 448."""
-    scale = np.float32(np.abs(value).max() / 448)
+    scale = np.float32(np.abs(value).max() / 448) if scale is None else scale
     middles = (exact.E4M3[1:127] + exact.E4M3[:126]) / 2
     x = value / scale
     codes = np.searchsorted(middles, np.abs(x)).astype(np.uint8) | (x < 0).astype(np.uint8) << 7
@@ -178,10 +179,66 @@ def qwen36_config(tensors):
         group_1=dict(input_activations=dict(eight, num_bits=4, group_size=16),
                      weights=dict(eight, num_bits=4, group_size=16),
                      targets=[n for n, v in layers.items() if v is four]))
-    return dict(config_groups=groups, ignore=["mtp.layers.0*", "mtp*"],
-                quant_algo="MIXED_PRECISION", quantized_layers=layers,
-                producer=dict(name="modelopt", version="0.37.0"), quant_method="modelopt")
+    algorithm, ignore = "MIXED_PRECISION", ["mtp.layers.0*", "mtp*"]
+    producer = dict(name="modelopt", version="0.37.0")
+    return (dict(config_groups=groups, ignore=ignore, quant_algo=algorithm, producer=producer,
+                 quantized_layers=layers, quant_method="modelopt"),
+            dict(producer=producer, quantization=dict(
+                quant_algo=algorithm, kv_cache_quant_algo="FP8", quantized_layers=layers,
+                exclude_modules=ignore)))
 
+
+SHARE = {"q_proj": "attn", "k_proj": "attn", "v_proj": "attn", "gate_proj": "mlp", "up_proj": "mlp"}
+
+
+def nvfp4_awq(tensors):
+    """ModelOpt's NVFP4_AWQ where nothing could be folded away: a linear's input is multiplied by
+    pre_quant_scale, one for the linears of the same input, and its weights hold the inverse."""
+    out, scales = dict(tensors), {}
+    g = np.random.Generator(np.random.PCG64(41))
+    for name in sorted(n for n in tensors if n.endswith("_proj.weight")):
+        path, value = name.removesuffix(".weight"), exact.bf16_to_f32(tensors[name][1])
+        layer, linear = path.rsplit(".", 1)
+        key = layer + SHARE.get(linear, linear)
+        if key not in scales:
+            x = np.exp(0.5 * g.standard_normal(value.shape[1], np.float32))
+            scales[key] = exact.f32_to_bf16(x)
+        add_nvfp4(out, path, value / exact.bf16_to_f32(scales[key]))
+        out[path + ".pre_quant_scale"] = ("BF16", scales[key])
+        out[path + ".input_scale"] = ("F32", np.float32(0.0025))
+    return out
+
+
+FOUR = dict(dynamic=False, num_bits=4, type="float", group_size=16)
+MODELOPT = dict(name="modelopt", version="0.47.0")
+AWQ_CONFIG = (dict(config_groups=dict(group_0=dict(input_activations=FOUR, weights=FOUR,
+                                                   targets=["Linear"])),
+                   ignore=["lm_head"], quant_algo="NVFP4_AWQ", producer=MODELOPT,
+                   quant_method="modelopt"),
+              dict(producer=MODELOPT, quantization=dict(
+                  quant_algo="NVFP4_AWQ", kv_cache_quant_algo=None, group_size=16,
+                  has_zero_point=False, pre_quant_scale=True, exclude_modules=["lm_head"])))
+
+
+def fp8_blocks(tensors):
+    """As Qwen's own -FP8 files: a scale for each 128 x 128, called weight_scale_inv, no input scale."""
+    out = dict(tensors)
+    for name in [n for n in tensors if n.endswith("_proj.weight")]:
+        value = exact.bf16_to_f32(tensors[name][1])
+        rows, columns = (-(-n // 128) for n in value.shape)
+        codes, scale = np.empty(value.shape, np.uint8), np.empty((rows, columns), np.uint16)
+        for r in range(rows):
+            for c in range(columns):
+                at = np.s_[128 * r:128 * r + 128, 128 * c:128 * c + 128]
+                scale[r, c] = exact.f32_to_bf16(np.abs(value[at]).max(keepdims=True) / 448)[0, 0]
+                codes[at] = fp8(value[at], exact.bf16_to_f32(scale[r, c:c + 1])[0])[0]
+        out[name] = ("F8_E4M3", codes)
+        out[name + "_scale_inv"] = ("BF16", scale)
+    return out
+
+
+FP8_CONFIG = (dict(activation_scheme="dynamic", fmt="e4m3", quant_method="fp8",
+                   weight_block_size=[128, 128]), None)
 
 # ---- the table ----
 
@@ -198,20 +255,18 @@ def derive(source, name, change, quantization):
     config = json.loads((source / "config.json").read_text())
     if callable(quantization):
         quantization = quantization(exact.read_folder(source))
-    config["quantization_config"] = quantization
+    config["quantization_config"], short = quantization
     (target / "config.json").write_text(json.dumps(config, indent=1) + "\n")
-    if quantization["quant_method"] == "modelopt":
-        names = dict(quant_algo=quantization["quant_algo"], kv_cache_quant_algo="FP8",
-                     quantized_layers=quantization["quantized_layers"],
-                     exclude_modules=quantization["ignore"])
-        text = json.dumps(dict(producer=quantization["producer"], quantization=names), indent=1)
-        (target / "hf_quant_config.json").write_text(text + "\n")
+    if short:
+        (target / "hf_quant_config.json").write_text(json.dumps(short, indent=1) + "\n")
     rewrite(target, change)
     print(f"{name}: {sum(f.stat().st_size for f in target.iterdir())} bytes")
 
 
 # What is done to the plain file of a family before the tools read it.
 PLAIN = {"qwen3.5": lambda t: add_mtp(t, 31), "qwen3.5-moe": stack_experts}
-# name -> (suffix, change, quantization_config or what makes it from the plain file's tensors)
+# name -> (suffix, change, (quantization_config, hf_quant_config.json) or what makes the pair from the
+# plain file's tensors)
 DERIVED = {"gpt-oss": [("mxfp4", gpt_oss_mxfp4, MXFP4_CONFIG)],
+           "qwen3-wide": [("fp8", fp8_blocks, FP8_CONFIG), ("awq", nvfp4_awq, AWQ_CONFIG)],
            "qwen3.5-moe": [("mixed", qwen36_mixed, qwen36_config)]}

@@ -72,6 +72,10 @@ def compare(model, cases, case, got, path):
     return diff.max() / case["bf16_diff"]
 
 
+def test_every_model_has_a_golden():
+    assert sorted(TINY) == sorted(p.name for p in (DATA / "models").iterdir() if p.is_dir())
+
+
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("model", TINY)
 def test_logits(model, path, tmp_path):

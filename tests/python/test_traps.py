@@ -250,8 +250,19 @@ def root(n):
 
 FINAL = ("model.norm.weight", "language_model.norm.weight")
 
-# trap -> [(golden, fault)]. The number before the dot is the row of the list of traps; `0` are those
-# of the seed's own history.
+def nibbles_swapped(c):
+    for name in [n for n, (dtype, _) in c.tensors.items() if dtype == "U8"]:
+        data = c.tensors[name][1]
+        c.tensors[name] = ("U8", data >> 4 | data << 4)
+
+
+def without_pre_quant_scale(c):
+    for name in c.names("pre_quant_scale"):
+        del c.tensors[name]
+
+
+# trap -> [(golden, fault)]. The number before the dot is a row of tests/golden/TRAPS.md's list; 0 is for
+# what stands in no list.
 FAULTS = {
     "1.topk_not_renormalised": [("tiny-qwen3-moe", field("norm_topk_prob", False)),
                                 ("tiny-qwen3-next", field("norm_topk_prob", False))],
@@ -322,6 +333,9 @@ FAULTS = {
     "0.sinks_forgotten": [("tiny-gpt-oss", lambda c: c.change("sinks", set_to(-1e4)))],
     "0.gate_and_up_order": [("tiny-gpt-oss", gate_and_up_as_halves),
                             ("tiny-qwen3.5-moe", up_before_gate)],
+    "0.high_nibble_first": [(m, nibbles_swapped) for m in (
+        "tiny-qwen3-nvfp4", "tiny-qwen3-modelopt", "tiny-gpt-oss-mxfp4")],
+    "0.awq_scale_forgotten": [("tiny-qwen3-wide-awq", without_pre_quant_scale)],
     "0.multipliers": [("tiny-granite", field(f, 1.0)) for f in (
         "embedding_multiplier", "residual_multiplier", "attention_multiplier", "logits_scaling")],
 }
