@@ -36,14 +36,40 @@ struct cpu_inputs {
     const float *multiplier; /* [rows] of what `rounded` gives, or NULL */
 };
 
+/* out[c] = silu(sum over j, the oldest first, of weight[j][c] in[j][c]); out may be the last in. */
+struct gdn_conv {
+    const float *weight[GDN_CONV], *in[GDN_CONV];
+    float *out;
+    int count;
+};
+/* Some columns of a head's state through `rows` rows: S = alpha S; S += k (beta (v - S^T k))^T;
+ * v = S^T q. Pointers are to the first row's, `stride` floats before the next one's. */
+enum { GDN_COLUMNS = 32 };
+struct gdn_tile {
+    float *state; /* [key_dim, GDN_COLUMNS], 0 past `columns` */
+    const float *q, *k, *alpha, *beta;
+    float *v;
+    int64_t stride;
+    int rows, key_dim, columns;
+};
+
+/* Linears that one call of the hook takes. */
+enum { LINEAR_GROUP = 64 };
+
 struct cpu_hooks {
     /* fp32 to row `row` of an act */
     void (*store_row)(const struct cpu_backend *cpu, const float *x, int64_t cols, void *act,
                       int64_t row);
     void (*load_row)(const void *act, int64_t cols, int64_t row, float *out);
-    /* The ops on the first `rows` rows of their arguments, whatever the batch has. */
-    void (*linear)(struct cpu_backend *cpu, const struct op_linear *op, int rows);
+    /* The ops on the first rows of their arguments, whatever the batch has: rows[i] of op[i], and
+     * those are written to different places; `rows`. */
+    void (*linears)(struct cpu_backend *cpu, const struct op_linear *op, const int *rows,
+                    int count);
     void (*glu)(struct cpu_backend *cpu, const struct op_glu *op, int rows);
+    void (*gdn_conv)(const struct gdn_conv *conv);
+    void (*gdn_delta)(const struct gdn_tile *tile);
+    /* o = o * scale * norm * silu(z) */
+    void (*gdn_gate)(float *o, const float *z, const float *norm, float scale, int64_t n);
 };
 
 int cpu_reference_open(const struct backend_options *options, struct backend **out,

@@ -1,176 +1,185 @@
 /* The gated delta net, row by row: the recurrence as its definition reads, in fp32. A sequence's
  * rows come in order whatever the chunks they come in, so chunking cannot change a bit. (The form
- * by chunks is for machines that multiply matrices much faster than they walk through rows; here
- * the walk is a few hundredths of a layer's linears.) */
+ * by chunks is for machines that multiply matrices much faster than they walk through rows.)
+ *
+ * A column of the state sees no other column. So a task takes a few columns through all rows of its
+ * sequence while they lie in the first-level cache, and a slot holds them together:
+ *     last inputs of the convolution [HISTORY, channels], then
+ *     state [value_heads, tiles, key_dim, GDN_COLUMNS], the last tile filled up. */
 #include <math.h>
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
 #include "base/error.h"
 
-enum { TILE = 64, HISTORY = GDN_CONV - 1, MAX_HEAD = 512 };
+enum { HISTORY = GDN_CONV - 1, MAX_HEAD = 512, TASK_ROWS = 4 };
 static const float L2_EPS = 1e-6f;
 
-static size_t state_floats(const struct gdn_shape *s) {
-    return (size_t)HISTORY * (size_t)gdn_channels(s) +
-           (size_t)s->value_heads * (size_t)s->key_dim * (size_t)s->value_dim;
+static int tiles_of(const struct gdn_shape *s) {
+    return (s->value_dim + GDN_COLUMNS - 1) / GDN_COLUMNS;
+}
+
+/* Floats of the state from one tile to the next. */
+static int64_t tile_floats(const struct gdn_shape *s) {
+    return (int64_t)s->key_dim * GDN_COLUMNS;
+}
+
+static int64_t state_floats(const struct gdn_shape *s) {
+    return HISTORY * gdn_channels(s) + (int64_t)s->value_heads * tiles_of(s) * tile_floats(s);
 }
 
 size_t cpu_gdn_state_bytes(struct backend *be, const struct gdn_shape *shape) {
     (void)be;
-    return state_floats(shape) * sizeof(float);
+    return (size_t)state_floats(shape) * sizeof(float);
 }
 
 struct gdn_job {
     struct cpu_backend *cpu;
     const struct op_gdn *op;
-    int tiles; /* of channels */
+    int64_t stride, channels, values; /* of a row of in; its convolved part; of v, and of z */
 };
 
 static float *slot_state(const struct gdn_job *job, int seq) {
-    return (float *)job->op->state +
-           (size_t)job->cpu->batch.slot[seq] * state_floats(&job->op->shape);
+    return (float *)job->op->state + job->cpu->batch.slot[seq] * state_floats(&job->op->shape);
 }
 
 /* The rows of a sequence in this batch, and whether it begins here. */
 struct rows {
-    int first, end;
+    int first, count;
     bool fresh;
 };
 static struct rows rows_of(const struct gdn_job *job, int seq) {
     const struct batch *batch = &job->cpu->batch;
     int first = batch->seq_row[seq];
-    return (struct rows){first, batch->seq_row[seq + 1], batch->position[first] == 0};
+    return (struct rows){first, batch->seq_row[seq + 1] - first, batch->position[first] == 0};
 }
 
-static float silu(float x) {
-    return x / (1.0f + expf(-x));
-}
+/* ---- convolution, norms of q and k, decay and beta: everything that S waits for ---- */
 
-/* A tile of channels of one sequence. From the last row back, so that a row's inputs are still
- * there when their sum takes their place. */
-static void convolve(void *ctx, int task, int thread) {
-    (void)thread;
-    const struct gdn_job *job = ctx;
-    const struct op_gdn *op = job->op;
-    const int64_t channels = gdn_channels(&op->shape), stride = gdn_row(&op->shape);
-    const int64_t first = task % job->tiles * TILE;
-    const int seq = task / job->tiles;
-    const int count = channels - first < TILE ? (int)(channels - first) : TILE;
+/* Some channels of one sequence. From the last row back, so that a row's inputs are still there
+ * when their sum takes their place. */
+static void convolve(const struct gdn_job *job, int seq, int64_t first, int count) {
     const struct rows rows = rows_of(job, seq);
-    float *saved = slot_state(job, seq), before[HISTORY][TILE] = {{0}};
+    float *saved = slot_state(job, seq) + first, before[HISTORY][MAX_HEAD] = {{0}};
+    float weight[GDN_CONV][MAX_HEAD];
+    for (int c = 0; c < count; c++) {
+        for (int j = 0; j < GDN_CONV; j++) weight[j][c] = job->op->conv[(first + c) * GDN_CONV + j];
+    }
     for (int i = 0; i < HISTORY && !rows.fresh; i++)
-        memcpy(before[i], saved + i * channels + first, (size_t)count * sizeof(float));
-    const int64_t n = rows.end - rows.first;
-    float *u = op->in + rows.first * stride + first;
-    for (int i = 0; i < HISTORY; i++) { /* the inputs at rows n - HISTORY + i */
-        int64_t r = n - HISTORY + i;
-        memcpy(saved + i * channels + first, r >= 0 ? u + r * stride : before[HISTORY + r],
+        memcpy(before[i], saved + i * job->channels, (size_t)count * sizeof(float));
+    float *u = job->op->in + rows.first * job->stride + first;
+    for (int i = 0; i < HISTORY; i++) { /* the inputs at rows count - HISTORY + i */
+        int64_t r = rows.count - HISTORY + i;
+        memcpy(saved + i * job->channels, r >= 0 ? u + r * job->stride : before[HISTORY + r],
                (size_t)count * sizeof(float));
     }
-    for (int64_t r = n - 1; r >= 0; r--) {
-        for (int c = 0; c < count; c++) {
-            const float *w = op->conv + (first + c) * GDN_CONV;
-            float sum = 0;
-            for (int j = 0; j < GDN_CONV; j++) {
-                int64_t at = r - HISTORY + j;
-                sum += w[j] * (at >= 0 ? u[at * stride + c] : before[HISTORY + at][c]);
-            }
-            u[r * stride + c] = silu(sum);
+    for (int64_t r = rows.count - 1; r >= 0; r--) {
+        struct gdn_conv conv = {.count = count, .out = u + r * job->stride};
+        for (int j = 0; j < GDN_CONV; j++) {
+            int64_t at = r - HISTORY + j;
+            conv.in[j] = at >= 0 ? u + at * job->stride : before[HISTORY + at];
+            conv.weight[j] = weight[j];
         }
+        job->cpu->hooks->gdn_conv(&conv);
     }
 }
 
-/* out = x * factor / |x| */
-static void normalize(const float *x, int n, float factor, float *out) {
+/* x = x * factor / |x| */
+static void normalize(float *x, int n, float factor) {
     float scale = factor / sqrtf(cpu_dot(x, x, n) + L2_EPS);
-    for (int i = 0; i < n; i++) out[i] = x[i] * scale;
-}
-
-struct delta {
-    const float *q, *k;
-    float alpha, beta;
-    int key_dim, value_dim;
-};
-
-/* v goes in, o comes out. */
-VECTOR_CLONES static void delta_rule(const struct delta *d, float *restrict state,
-                                     float *restrict v) {
-    float change[MAX_HEAD], out[MAX_HEAD];
-    for (int j = 0; j < d->value_dim; j++) change[j] = 0;
-    for (int i = 0; i < d->key_dim; i++) {
-        float *row = state + (int64_t)i * d->value_dim;
-        for (int j = 0; j < d->value_dim; j++) {
-            row[j] *= d->alpha;
-            change[j] += row[j] * d->k[i];
-        }
-    }
-    for (int j = 0; j < d->value_dim; j++) {
-        change[j] = d->beta * (v[j] - change[j]);
-        out[j] = 0;
-    }
-    for (int i = 0; i < d->key_dim; i++) {
-        float *row = state + (int64_t)i * d->value_dim;
-        for (int j = 0; j < d->value_dim; j++) {
-            row[j] += d->k[i] * change[j];
-            out[j] += row[j] * d->q[i];
-        }
-    }
-    memcpy(v, out, (size_t)d->value_dim * sizeof *v);
-}
-
-static void gated_norm(const struct op_gdn *op, float *o, const float *z) {
-    const int n = op->shape.value_dim;
-    float scale = 1.0f / sqrtf(cpu_dot(o, o, n) / (float)n + op->eps);
-    for (int i = 0; i < n; i++) o[i] = o[i] * scale * op->norm[i] * silu(z[i]);
+    for (int i = 0; i < n; i++) x[i] *= scale;
 }
 
 static float softplus(float x) {
     return x > 20.0f ? x : log1pf(expf(x));
 }
 
-/* One value head of one sequence, through its rows. */
-static void run_head(void *ctx, int task, int thread) {
+/* beta and e^-decay take the places of b and a. */
+static void make_gates(const struct gdn_job *job, const struct rows *rows, int head) {
+    const struct op_gdn *op = job->op;
+    float *b = op->in + rows->first * job->stride + job->channels + job->values + head;
+    for (int r = 0; r < rows->count; r++, b += job->stride) {
+        float *a = b + op->shape.value_heads;
+        *b = 1.0f / (1.0f + expf(-*b));
+        *a = expf(-op->decay[head] * softplus(*a + op->dt_bias[head]));
+    }
+}
+
+/* One head of q, k or v of one sequence. */
+static void prepare(void *ctx, int task, int thread) {
+    (void)thread;
+    const struct gdn_job *job = ctx;
+    const struct gdn_shape *s = &job->op->shape;
+    const int heads = 2 * s->key_heads + s->value_heads, seq = task / heads, head = task % heads;
+    const struct rows rows = rows_of(job, seq);
+    if (head >= 2 * s->key_heads) {
+        const int value_head = head - 2 * s->key_heads;
+        convolve(job, seq,
+                 2 * (int64_t)s->key_heads * s->key_dim + (int64_t)value_head * s->value_dim,
+                 s->value_dim);
+        make_gates(job, &rows, value_head);
+        return;
+    }
+    convolve(job, seq, (int64_t)head * s->key_dim, s->key_dim);
+    const float factor = head < s->key_heads ? 1.0f / sqrtf((float)s->key_dim) : 1.0f;
+    float *x = job->op->in + rows.first * job->stride + (int64_t)head * s->key_dim;
+    for (int r = 0; r < rows.count; r++) normalize(x + r * job->stride, s->key_dim, factor);
+}
+
+/* ---- the recurrence ---- */
+
+static void run_tile(void *ctx, int task, int thread) {
+    (void)thread;
+    const struct gdn_job *job = ctx;
+    const struct gdn_shape *s = &job->op->shape;
+    const int tiles = tiles_of(s), tile = task % tiles, head = task / tiles % s->value_heads;
+    const int seq = task / tiles / s->value_heads;
+    const int64_t key = (int64_t)(head / (s->value_heads / s->key_heads)) * s->key_dim,
+                  keys = (int64_t)s->key_heads * s->key_dim;
+    const struct rows rows = rows_of(job, seq);
+    float *in = job->op->in + rows.first * job->stride, *gates = in + job->channels + job->values;
+    struct gdn_tile t = {
+        .state = slot_state(job, seq) + HISTORY * job->channels +
+                 ((int64_t)head * tiles + tile) * tile_floats(s),
+        .q = in + key,
+        .k = in + keys + key,
+        .v = in + 2 * keys + (int64_t)head * s->value_dim + (int64_t)tile * GDN_COLUMNS,
+        .alpha = gates + s->value_heads + head,
+        .beta = gates + head,
+        .stride = job->stride,
+        .rows = rows.count,
+        .key_dim = s->key_dim,
+        .columns = s->value_dim - tile * GDN_COLUMNS,
+    };
+    if (t.columns > GDN_COLUMNS) t.columns = GDN_COLUMNS;
+    if (rows.fresh) memset(t.state, 0, (size_t)tile_floats(s) * sizeof(float));
+    job->cpu->hooks->gdn_delta(&t);
+}
+
+static void finish_rows(void *ctx, int task, int thread) {
     (void)thread;
     const struct gdn_job *job = ctx;
     const struct op_gdn *op = job->op;
-    const struct gdn_shape *s = &op->shape;
-    const int seq = task / s->value_heads, head = task % s->value_heads;
-    const int key_head = head / (s->value_heads / s->key_heads);
-    const int64_t channels = gdn_channels(s), stride = gdn_row(s);
-    const int64_t values = (int64_t)s->value_heads * s->value_dim;
-    const struct rows rows = rows_of(job, seq);
-    float q[MAX_HEAD], k[MAX_HEAD];
-    float *state =
-        slot_state(job, seq) + HISTORY * channels + (int64_t)head * s->key_dim * s->value_dim;
-    if (rows.fresh) memset(state, 0, (size_t)s->key_dim * (size_t)s->value_dim * sizeof *state);
-    for (int r = rows.first; r < rows.end; r++) {
-        float *in = op->in + r * stride, *z = in + channels + (int64_t)head * s->value_dim;
-        const float *key = in + (int64_t)(s->key_heads + key_head) * s->key_dim;
-        float *v = in + (int64_t)2 * s->key_heads * s->key_dim + (int64_t)head * s->value_dim;
-        float b = in[channels + values + head], a = in[channels + values + s->value_heads + head];
-        normalize(in + (int64_t)key_head * s->key_dim, s->key_dim, 1.0f / sqrtf((float)s->key_dim),
-                  q);
-        normalize(key, s->key_dim, 1.0f, k);
-        struct delta d = {q,
-                          k,
-                          expf(-op->decay[head] * softplus(a + op->dt_bias[head])),
-                          1.0f / (1.0f + expf(-b)),
-                          s->key_dim,
-                          s->value_dim};
-        delta_rule(&d, state, v);
-        gated_norm(op, v, z);
+    const int n = op->shape.value_dim, rows = job->cpu->batch.rows;
+    for (int r = task * TASK_ROWS; r < rows && r < (task + 1) * TASK_ROWS; r++) {
+        float *z = op->in + r * job->stride + job->channels, *o = z - job->values;
+        for (int64_t at = 0; at < job->values; at += n) {
+            float scale = 1.0f / sqrtf(cpu_dot(o + at, o + at, n) / (float)n + op->eps);
+            job->cpu->hooks->gdn_gate(o + at, z + at, op->norm, scale, n);
+        }
+        job->cpu->hooks->store_row(job->cpu, o, job->values, op->out, r);
     }
 }
 
 void cpu_gdn(struct backend *be, const struct op_gdn *op) {
     struct cpu_backend *cpu = (struct cpu_backend *)be;
     const struct gdn_shape *s = &op->shape;
-    const int64_t channels = gdn_channels(s), values = (int64_t)s->value_heads * s->value_dim;
-    struct gdn_job job = {cpu, op, (int)((channels + TILE - 1) / TILE)};
+    const int seqs = cpu->batch.seqs;
+    struct gdn_job job = {cpu, op, gdn_row(s), gdn_channels(s),
+                          (int64_t)s->value_heads * s->value_dim};
     check(s->key_dim <= MAX_HEAD && s->value_dim <= MAX_HEAD);
-    pool_run(cpu->pool, convolve, &job, cpu->batch.seqs * job.tiles);
-    pool_run(cpu->pool, run_head, &job, cpu->batch.seqs * s->value_heads);
-    for (int64_t r = 0; r < cpu->batch.rows; r++)
-        cpu->hooks->store_row(cpu, op->in + r * gdn_row(s) + channels - values, values, op->out, r);
+    check(s->key_heads > 0 && s->value_heads % s->key_heads == 0);
+    pool_run(cpu->pool, prepare, &job, seqs * (2 * s->key_heads + s->value_heads));
+    pool_run(cpu->pool, run_tile, &job, seqs * s->value_heads * tiles_of(s));
+    pool_run(cpu->pool, finish_rows, &job, (cpu->batch.rows + TASK_ROWS - 1) / TASK_ROWS);
 }

@@ -56,22 +56,6 @@ static void fast_destroy(struct backend *be) {
     free(fast);
 }
 
-static void store_row(const struct cpu_backend *cpu, const float *x, int64_t cols, void *act,
-                      int64_t row) {
-    (void)cpu;
-    const int64_t stride = act_stride(cols);
-    uint16_t *out = (uint16_t *)act + row * stride;
-    for (int64_t k = 0; k < cols; k++) out[k] = bf16_encode(x[k]);
-    memset(out + cols, 0, (size_t)(stride - cols) * sizeof *out);
-}
-
-static void load_row(const void *act, int64_t cols, int64_t row, float *out) {
-    const uint16_t *from = (const uint16_t *)act + row * act_stride(cols);
-    for (int64_t k = 0; k < cols; k++) out[k] = bf16_decode(from[k]);
-}
-
-static const struct cpu_hooks FAST_HOOKS = {store_row, load_row, fast_linear_rows, fast_glu_rows};
-
 static const struct backend_ops FAST_OPS = {
     .destroy = fast_destroy,
     .alloc = cpu_alloc,
@@ -148,7 +132,7 @@ int cpu_fast_open(const struct backend_options *options, struct backend **out,
                          "this processor or system does not have what \"%s\" needs", options->isa);
     struct fast_backend *fast = mem_zero(1, sizeof *fast);
     fast->cpu.base.ops = &FAST_OPS;
-    fast->cpu.hooks = &FAST_HOOKS;
+    fast->cpu.hooks = &kernels->hooks;
     fast->cpu.round_bf16 = true;
     fast->cpu.nvfp4_activations = options->nvfp4_activations;
     fast->kernels = kernels;

@@ -97,6 +97,9 @@ struct fast_kernels {
                     int64_t cols, uint16_t *out);
     void (*attend)(struct attend_query *const *query, int count, const struct attend_part *part);
     void (*attend_finish)(struct attend_query *query, int head_dim, uint16_t *out);
+    void (*store_row)(const float *x, int64_t cols, uint16_t *out);
+    /* the ops that both CPU backends share, for this instruction set */
+    struct cpu_hooks hooks;
 };
 extern const struct fast_kernels fast_kernels_portable;
 #if defined(__x86_64__)
@@ -135,10 +138,13 @@ void fast_matrix_free(struct backend *be, struct matrix *matrix);
 size_t fast_matrix_bytes(struct backend *be, const struct weight *parts, int count);
 /* linear.c, rows.c, attention.c */
 void fast_linear(struct backend *be, const struct op_linear *op);
-void fast_linear_rows(struct cpu_backend *cpu, const struct op_linear *op, int rows);
+void fast_linears(struct cpu_backend *cpu, const struct op_linear *op, const int *rows, int count);
 void fast_norm(struct backend *be, const struct op_norm *op);
 void fast_glu(struct backend *be, const struct op_glu *op);
 void fast_glu_rows(struct cpu_backend *cpu, const struct op_glu *op, int rows);
+void fast_load_row(const void *act, int64_t cols, int64_t row, float *out);
+void fast_store_row(const struct cpu_backend *cpu, const float *x, int64_t cols, void *act,
+                    int64_t row);
 void fast_qkv(struct backend *be, const struct op_qkv *op);
 void fast_attention(struct backend *be, const struct op_attention *op);
 size_t fast_attention_scratch(int max_head_dim);

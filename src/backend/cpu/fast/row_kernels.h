@@ -104,3 +104,9 @@ static void kernel_glu_row(const struct op_glu *op, const float *gate, const flo
     vf x = glu_value(op, load_tail(gate + whole, left), load_tail(up + whole, left));
     store_tail(out + whole, vf_mul(x, f), left);
 }
+
+static void kernel_store_row(const float *x, int64_t cols, uint16_t *out) {
+    const int64_t whole = cols / SIMD_LANES * SIMD_LANES;
+    for (int64_t k = 0; k < whole; k += SIMD_LANES) bf16_store(out + k, vf_load(x + k));
+    if (whole < cols) store_tail(out + whole, load_tail(x + whole, cols - whole), cols - whole);
+}

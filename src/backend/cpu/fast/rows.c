@@ -35,6 +35,16 @@ static uint16_t *act_row(void *act, int64_t cols, int row) {
     return out;
 }
 
+void fast_load_row(const void *act, int64_t cols, int64_t row, float *out) {
+    const uint16_t *from = (const uint16_t *)act + row * act_stride(cols);
+    for (int64_t k = 0; k < cols; k++) out[k] = bf16_decode(from[k]);
+}
+
+void fast_store_row(const struct cpu_backend *cpu, const float *x, int64_t cols, void *act,
+                    int64_t row) {
+    ((const struct fast_backend *)cpu)->kernels->store_row(x, cols, act_row(act, cols, (int)row));
+}
+
 static void norm_row(const struct row_job *job, int row) {
     const struct op_norm *op = job->op;
     int from = op->rows == ROWS_OUT ? job->fast->cpu.batch.out_row[row] : row;

@@ -14,6 +14,7 @@
 #define SCORE_ROWS          2
 #define VALUE_VECTORS       2
 #define VALUE_ROWS          4
+#define DELTA_VECTORS       4
 
 typedef __m256 vf;
 typedef __m256i vu;

@@ -18,6 +18,7 @@
 #define SCORE_ROWS          4
 #define VALUE_VECTORS       2
 #define VALUE_ROWS          8
+#define DELTA_VECTORS       2
 
 typedef __m512 vf;
 typedef __m512i vu;

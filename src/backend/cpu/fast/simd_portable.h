@@ -17,6 +17,7 @@
 #define SCORE_ROWS          2
 #define VALUE_VECTORS       2
 #define VALUE_ROWS          2
+#define DELTA_VECTORS       4
 
 typedef float vf __attribute__((vector_size(16)));
 typedef uint32_t vu __attribute__((vector_size(16)));

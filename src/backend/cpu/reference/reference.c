@@ -134,6 +134,11 @@ static void linear_rows(struct cpu_backend *cpu, const struct op_linear *op, int
     pool_run(cpu->pool, linear_task, &job, tasks);
 }
 
+static void linears(struct cpu_backend *cpu, const struct op_linear *op, const int *rows,
+                    int count) {
+    for (int i = 0; i < count; i++) linear_rows(cpu, &op[i], rows[i]);
+}
+
 static void ref_linear(struct backend *be, const struct op_linear *op) {
     struct cpu_backend *cpu = (struct cpu_backend *)be;
     linear_rows(cpu, op, cpu_rows(cpu, op->rows));
@@ -301,11 +306,51 @@ static void store_row(const struct cpu_backend *cpu, const float *x, int64_t col
     for (int64_t k = 0; k < cols; k++) out[k] = stored(cpu, x[k]);
 }
 
+/* ---- gated delta net ---- */
+
+static void gdn_conv(const struct gdn_conv *conv) {
+    for (int c = 0; c < conv->count; c++) {
+        float sum = 0;
+        for (int j = 0; j < GDN_CONV; j++) sum += conv->weight[j][c] * conv->in[j][c];
+        conv->out[c] = sum * sigmoid(sum);
+    }
+}
+
+static void delta_row(const struct gdn_tile *t, int64_t at) {
+    const float *q = t->q + at, *k = t->k + at;
+    float change[GDN_COLUMNS] = {0}, out[GDN_COLUMNS] = {0};
+    for (int i = 0; i < t->key_dim; i++) {
+        float *row = t->state + i * GDN_COLUMNS;
+        for (int j = 0; j < GDN_COLUMNS; j++) {
+            row[j] *= t->alpha[at];
+            change[j] += row[j] * k[i];
+        }
+    }
+    for (int j = 0; j < t->columns; j++) change[j] = t->beta[at] * (t->v[at + j] - change[j]);
+    for (int i = 0; i < t->key_dim; i++) {
+        float *row = t->state + i * GDN_COLUMNS;
+        for (int j = 0; j < GDN_COLUMNS; j++) {
+            row[j] += k[i] * change[j];
+            out[j] += row[j] * q[i];
+        }
+    }
+    memcpy(t->v + at, out, (size_t)t->columns * sizeof *out);
+}
+
+static void gdn_delta(const struct gdn_tile *tile) {
+    for (int64_t r = 0; r < tile->rows; r++) delta_row(tile, r * tile->stride);
+}
+
+static void gdn_gate(float *o, const float *z, const float *norm, float scale, int64_t n) {
+    for (int64_t i = 0; i < n; i++) o[i] = o[i] * scale * norm[i] * (z[i] * sigmoid(z[i]));
+}
+
 static void load_row(const void *act, int64_t cols, int64_t row, float *out) {
     memcpy(out, (const float *)act + row * cols, (size_t)cols * sizeof *out);
 }
 
-static const struct cpu_hooks REFERENCE_HOOKS = {store_row, load_row, linear_rows, glu_rows};
+static const struct cpu_hooks REFERENCE_HOOKS = {store_row, load_row,  linears, glu_rows,
+                                                 gdn_conv,  gdn_delta, gdn_gate};
 
 /* ---- the object ---- */
 
