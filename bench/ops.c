@@ -235,6 +235,189 @@ static void model_time(struct backend *be, struct bench_model *m, int rows, int 
     printf("\n");
 }
 
+/* ---- mixers and experts of Qwen3.6-35B-A3B's shape ---- */
+
+enum { BIG_HIDDEN = 2048, EXPERTS = 256, TOP_K = 8, EXPERT_WIDTH = 512, BIG_ROWS = 128 };
+static const struct linear_case EXPERT_CASES[] = {
+    {"expert gate_up",
+     BIG_HIDDEN,
+     2,
+     {{WEIGHT_NVFP4, EXPERT_WIDTH, 0, 0}, {WEIGHT_NVFP4, EXPERT_WIDTH, 0, 0}},
+     false},
+    {"expert down", EXPERT_WIDTH, 1, {{WEIGHT_NVFP4, BIG_HIDDEN, 0, 0}}, false},
+};
+
+/* Rows of some sequences: one each, or all of one. */
+struct big_batch {
+    int32_t position[BIG_ROWS], seq[BIG_ROWS], seq_row[BIG_ROWS + 1], slot[BIG_ROWS];
+    struct batch batch;
+};
+
+static void big_batch_make(struct big_batch *b, int rows, int seqs) {
+    for (int r = 0; r < rows; r++) {
+        b->position[r] = 1000 + r;
+        b->seq[r] = seqs == 1 ? 0 : r;
+    }
+    for (int s = 0; s <= seqs; s++) {
+        b->seq_row[s] = seqs == 1 ? s * rows : s;
+        if (s < seqs) b->slot[s] = s;
+    }
+    b->batch = (struct batch){.rows = rows,
+                              .seqs = seqs,
+                              .out_rows = rows,
+                              .position = b->position,
+                              .seq = b->seq,
+                              .seq_row = b->seq_row,
+                              .slot = b->slot};
+}
+
+typedef void (*timed_fn)(struct backend *be, void *ctx);
+
+static void time_op(struct backend *be, const char *name, int rows, int seqs, double bytes,
+                    timed_fn fn, void *ctx) {
+    struct big_batch b;
+    double best = 1e30, begin = clock_ms();
+    big_batch_make(&b, rows, seqs);
+    while (clock_ms() - begin < 300) {
+        be->ops->step_begin(be, &b.batch);
+        double start = clock_ms();
+        fn(be, ctx);
+        double ms = clock_ms() - start;
+        if (ms < best) best = ms;
+    }
+    printf("%-10s rows %3d, sequences %3d %9.1f us %7.2f GB/s\n", name, rows, seqs, best * 1e3,
+           bytes / best * 1e-6);
+}
+
+struct big_moe {
+    struct experts *experts;
+    struct op_route route;
+    struct op_moe moe;
+};
+
+static void run_route(struct backend *be, void *ctx) {
+    be->ops->route(be, &((struct big_moe *)ctx)->route);
+}
+static void run_moe(struct backend *be, void *ctx) {
+    be->ops->moe(be, &((struct big_moe *)ctx)->moe);
+}
+
+static float *big_floats(struct backend *be, int64_t n, uint64_t stream, float scale) {
+    float *x = device(be, (size_t)n * sizeof *x);
+    case_fill(x, n, stream, scale);
+    return x;
+}
+
+/* Every expert's memory is its own; their values are one's, which is quicker to draw. */
+static struct experts *make_experts(struct backend *be) {
+    struct matrix *gate_up[EXPERTS], *down[EXPERTS];
+    struct weight parts[3];
+    struct experts *experts = NULL;
+    for (int i = 0; i < 3; i++)
+        parts[i] = case_weight(&EXPERT_CASES[i / 2].part[i % 2], EXPERT_CASES[i / 2].cols,
+                               500 + 3 * (uint64_t)i);
+    for (int e = 0; e < EXPERTS; e++) {
+        if (be->ops->matrix_create(be, parts, 2, NULL, &gate_up[e], NULL) < 0 ||
+            be->ops->matrix_create(be, parts + 2, 1, NULL, &down[e], NULL) < 0)
+            abort();
+    }
+    if (be->ops->experts_create(be, gate_up, down, EXPERTS, &experts, NULL) < 0) abort();
+    for (int i = 0; i < 3; i++) case_weight_free(&parts[i]);
+    return experts;
+}
+
+/* Bytes of the experts that any of the rows chose. */
+static double moe_bytes(const struct big_moe *m, int rows) {
+    bool chosen[EXPERTS] = {false};
+    int count = 0;
+    for (int i = 0; i < rows * TOP_K; i++) {
+        count += !chosen[m->moe.expert[i]];
+        chosen[m->moe.expert[i]] = true;
+    }
+    return (double)m->experts->bytes / EXPERTS * count;
+}
+
+static void time_moe(struct backend *be) {
+    struct big_moe m = {.experts = make_experts(be)};
+    void *x = device(be, BIG_ROWS * be->ops->act_bytes(be, BIG_HIDDEN));
+    float *h = big_floats(be, BIG_ROWS * BIG_HIDDEN, 1, 1.0f);
+    float *y = device(be, BIG_ROWS * BIG_HIDDEN * sizeof *y);
+    float *weight = device(be, BIG_ROWS * TOP_K * sizeof *weight);
+    float *router = big_floats(be, EXPERTS * BIG_HIDDEN, 2, 0.02f);
+    int32_t *expert = device(be, BIG_ROWS * TOP_K * sizeof *expert);
+    m.route = (struct op_route){.h = h,
+                                .cols = BIG_HIDDEN,
+                                .router = router,
+                                .experts = EXPERTS,
+                                .top_k = TOP_K,
+                                .renormalize = true,
+                                .expert = expert,
+                                .weight = weight};
+    m.moe = (struct op_moe){.mode = LINEAR_STORE,
+                            .experts = m.experts,
+                            .x = x,
+                            .expert = expert,
+                            .weight = weight,
+                            .top_k = TOP_K,
+                            .kind = GLU_SILU,
+                            .y = y};
+    be->ops->step_begin(be, &(struct batch){.rows = BIG_ROWS});
+    be->ops->convert(be, &(struct op_convert){h, BIG_HIDDEN, x});
+    for (int rows = 1; rows <= BIG_ROWS; rows *= rows == 1 ? 8 : 16) {
+        time_op(be, "route", rows, 1, EXPERTS * BIG_HIDDEN * sizeof(float), run_route, &m);
+        time_op(be, "moe", rows, 1, moe_bytes(&m, rows), run_moe, &m);
+    }
+    be->ops->experts_free(be, m.experts);
+    void *all[] = {x, h, y, weight, router, expert};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) be->ops->free(be, all[i]);
+}
+
+static const struct gdn_shape BIG_GDN = {16, 32, 128, 128};
+struct big_gdn {
+    struct op_gdn op;
+    const float *in;
+    int rows;
+};
+
+/* The op overwrites its input; the copy is a hundredth of it. */
+static void run_gdn(struct backend *be, void *ctx) {
+    struct big_gdn *g = ctx;
+    memcpy(g->op.in, g->in, (size_t)(g->rows * gdn_row(&BIG_GDN)) * sizeof(float));
+    be->ops->gdn(be, &g->op);
+}
+
+static void time_gdn(struct backend *be) {
+    const struct gdn_shape *s = &BIG_GDN;
+    const int64_t values = (int64_t)s->value_heads * s->value_dim;
+    const size_t state = be->ops->gdn_state_bytes(be, s);
+    float *in = big_floats(be, BIG_ROWS * gdn_row(s), 3, 1.0f);
+    struct big_gdn g = {.in = in};
+    g.op = (struct op_gdn){.shape = *s,
+                           .in = device(be, (size_t)(BIG_ROWS * gdn_row(s)) * sizeof *in),
+                           .conv = big_floats(be, gdn_channels(s) * GDN_CONV, 4, 0.5f),
+                           .decay = big_floats(be, s->value_heads, 5, 0),
+                           .dt_bias = big_floats(be, s->value_heads, 6, 1.0f),
+                           .norm = big_floats(be, s->value_dim, 7, 1.0f),
+                           .eps = 1e-6f,
+                           .state = device(be, BIG_ROWS * state),
+                           .out = device(be, BIG_ROWS * be->ops->act_bytes(be, values))};
+    for (int h = 0; h < s->value_heads; h++) ((float *)(uintptr_t)g.op.decay)[h] = 0.5f;
+    const int cases[][2] = {{1, 1}, {8, 1}, {BIG_ROWS, 1}, {8, 8}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        g.rows = cases[i][0];
+        time_op(be, "gdn", g.rows, cases[i][1], 2.0 * (double)state * cases[i][1], run_gdn, &g);
+    }
+    void *all[] = {in,
+                   g.op.in,
+                   g.op.state,
+                   g.op.out,
+                   (void *)(uintptr_t)g.op.conv,
+                   (void *)(uintptr_t)g.op.decay,
+                   (void *)(uintptr_t)g.op.dt_bias,
+                   (void *)(uintptr_t)g.op.norm};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) be->ops->free(be, all[i]);
+}
+
 int main(int argc, char **argv) {
     struct backend_options options = {BACKEND_CPU, argc > 1 ? atoi(argv[1]) : cpu_count(), false,
                                       argc > 2 ? argv[2] : NULL};
@@ -245,7 +428,10 @@ int main(int argc, char **argv) {
                               .max_cols = 4096,
                               .max_heads = HEADS,
                               .max_head_dim = DIM,
-                              .vocab = VOCAB};
+                              .vocab = VOCAB,
+                              .moe_top_k = TOP_K,
+                              .moe_width = EXPERT_WIDTH,
+                              .moe_hidden = BIG_HIDDEN};
     struct backend *be = NULL;
     struct imp_error err;
     if (backend_open(&options, &be, &err) < 0 || be->ops->reserve(be, &max, &err) < 0) {
@@ -253,6 +439,8 @@ int main(int argc, char **argv) {
         return 1;
     }
     printf("%s; read probe %.1f GB/s\n", be->name, probe_gb_per_s(options.threads));
+    time_gdn(be);
+    time_moe(be);
     struct bench_model *m = mem_zero(1, sizeof *m);
     model_make(be, m);
     printf("weights of the model packed in %.0f ms\n", packing_ms);

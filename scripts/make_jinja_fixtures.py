@@ -70,7 +70,10 @@ class Generator:
         return self.r.choice(choices)
 
     def atom(self):
-        return self.pick(
+        return self.r.choice(self.atoms())
+
+    def atoms(self):
+        return (
             "s", "t", "e", "u", "i", "neg", "z", "big", "f", "g", "large", "yes", "no", "nil", "l", "m", "n", "o", "d", "k", "p",
             "text", "num", "fl", "missing", "1", "0", "-1", "2.0", "1e3", "0.1", "10 ** 20", "0x1f", "1_000", "'a'", "\"it's\"",
             "'\\n\\t'", "'é'", "true", "False", "none", "[1, 2, 3]", "[]", "()", "(1,)", "('a', 1.5)", "{}", "{'a': 1, 2: 'b'}",
@@ -103,6 +106,8 @@ class Generator:
         rpartition('o') partition('zz') ljust(15,'.') rjust(15) center(15,'*') expandtabs() encode keys() values() items() get('a')
         get('zz') get('zz',5) pop() append(1) update({}) clear() copy() index(1) count(1) insert(0,1) casefold() isascii() isidentifier()
         __class__ _x is_integer() bit_length()""".split()
+
+    OPERATORS = "+ - * / // % ** ~ == != < <= > >= in and or".split() + ["not in"]
 
     def expr(self, depth=0):
         r = self.r.random()
@@ -182,6 +187,17 @@ class Generator:
         if r < 0.5:
             return "{{ " + self.expr() + " }}"
         return self.statement() if r < 0.75 else self.body()
+
+
+def matrix(count, seed):
+    """Every filter, test, method and operator over every value; `count` of them drawn at random."""
+    values = sorted(set(Generator(0).atoms()))
+    programs = [f"{{{{ ({v})|{f} }}}}" for v in values for f in Generator.FILTERS]
+    programs += [f"{{{{ ({v}) is {t} }}}}" for v in values for t in Generator.TESTS]
+    programs += [f"{{{{ ({v}).{m} }}}}" for v in values for m in Generator.METHODS]
+    programs += [f"{{{{ ({a}) {op} ({b}) }}}}" for a in values for b in values for op in Generator.OPERATORS]
+    programs += [f"{{{{ {v} }}}}" for v in values]
+    return random.Random(seed).sample(programs, min(count, len(programs)))
 
 
 HAND = r"""
@@ -350,6 +366,131 @@ b' }}
 {{ ','.join([1]) }}
 """.strip("\n").split("\n")
 
+# Generators, letter case, formats, ints beyond 64 bits, slices of constants.
+MORE = r"""
+{% set x = l|map('nofilter') %}ok
+{{ l|map('nofilter')|list }}
+{{ []|map('nofilter')|list }}
+{{ l|select('nofilter')|first }}
+{{ ([1,'a']|map('abs'))|first }}
+{{ [1,'a']|map('abs')|list }}
+{% set it = l|map('string') %}{% for a in it %}{{ a }}{% break %}{% endfor %}|{{ it|list }}|{{ it|list }}
+{% set it = l|map('string') %}{{ it|first }}{{ it|first }}{{ it|first }}{{ it|first }}
+{% set it = l|select %}{{ 1 in it }}{{ it|list }}
+{% set it = l|map('string') %}{% for a in it %}{{ a }}{{ loop.last }}{% break %}{% endfor %}|{{ it|list }}
+{% set it = l|map('string') %}{% for a in it %}{{ a }}{{ loop.length }}{% break %}{% endfor %}|{{ it|list }}
+{% set it = l|map('string') %}{% for a in it %}{{ a }}{{ loop.nextitem }}{{ loop.previtem }}{{ loop.revindex }} {% endfor %}
+{% set ns = namespace(f=false) %}{% for q in [1,2,3,4] if not ns.f %}{{ q }}{% if q == 2 %}{% set ns.f = true %}{% endif %}{% endfor %}
+{% set ns = namespace(f=false) %}{% for q in [1,2,3,4] if not ns.f %}{{ q }}{{ loop.last }}{% if q == 2 %}{% set ns.f = true %}{% endif %}{% endfor %}
+{% set ns = namespace(f=false) %}{% for q in [1,2,3,4] if not ns.f %}{{ q }}{{ loop.length }}{% if q == 2 %}{% set ns.f = true %}{% endif %}{% endfor %}
+{% set ns = namespace(f=false) %}{% for q in [1,2,3,4] if not ns.f %}{{ q }}{{ loop.index }}{% if q == 2 %}{% set ns.f = true %}{% endif %}{% endfor %}
+{% set ns = namespace(n=0) %}{% for q in [1,2,3,4] if q > ns.n %}{{ q }}{% set ns.n = q + 1 %}{% endfor %}
+{% for q in [1,'a',3] if q|abs %}{{ q }}{% break %}{% endfor %}
+{% for q in [1,'a',3] if q|abs %}{{ q }}{{ loop.last }}{% break %}{% endfor %}
+{% for q in [1,'a',3]|map('abs') %}{{ q }}{% if loop.first %}{% break %}{% endif %}{% endfor %}
+{% set g = l|batch(2) %}{{ g|list }}{{ g|list }}
+{% set g = 5|batch(2) %}ok
+{% set g = 5|items %}ok
+{{ 5|items|list }}
+{% set g = [{}]|unique %}ok
+{% set g = l|slice('a') %}ok
+{% set g = l|map %}ok
+{{ l|map|list }}
+{{ []|map|list }}{{ 0|map|list }}{{ ''|select|list }}{{ 5|default(0)|select|list }}
+{% set g = 5|select %}ok
+{% set g = 5|reverse %}ok
+{{ l|reverse|first }}{% set r = l|reverse %}{{ r|list }}{{ r|list }}
+{% set g = l|map('string') %}{{ g|map('int')|first }}{{ g|list }}
+{% set g = l|map('string') %}{% set a, b = g %}
+{% set g = l|map('string') %}{% set a, b, c = g %}{{ a }}{{ b }}{{ c }}{{ g|list }}
+{% set g = l|map('string') %}{{ dict(g|batch(2)) }}
+{% macro m() %}{{ varargs }}{% endmacro %}{% set g = l|map('string') %}{{ m(*g) }}{{ m(*g) }}
+{% set g = l|map('string') %}{{ g|length }}
+{% set g = l|map('string') %}{{ g is iterable }}{{ g is sequence }}{{ g is string }}{{ g is mapping }}{{ g|min }}{{ g|max }}
+{% set g = l|map('string') %}{{ 'yes' if g else 'no' }}{{ g|join }}{{ g|join }}
+{% set g = l|map('string') %}{{ g[0] is defined }}
+{% set g = l|map('string') %}{{ g[0] }}
+{% set g = l|map('string') %}{{ g[1:] }}
+{% set g = l|map('string') %}{{ g|last }}
+{% set g = l|map('string') %}{{ g|tojson }}
+{% set g = l|map('string') %}{{ g + [1] }}
+{% set g = l|map('string') %}{{ g == g }}{{ g|sort }}{{ g|sum(start=0) }}
+{% set ns = namespace() %}{% set ns.g = [ns]|map(attribute='g')|map('list') %}{{ ns.g|list }}
+{{ l|selectattr('x')|list }}{{ p|selectattr('role', 'nofilter')|list }}
+{% set g = p|selectattr %}ok
+{{ p|rejectattr|list }}
+{{ p|map(attribute='role', foo=1)|list }}
+{% set z = p|map(attribute='role', foo=1) %}ok
+{{ p|map('upper', attribute='role')|list }}
+{{ p|map(attribute='n', default=none)|list }}{{ p|map(attribute='zz', default=none)|list }}{{ p|map(attribute='content.x', default=3)|list }}
+{{ p|map(attribute=0)|list }}{{ n|map(attribute=0)|list }}{{ n|map(attribute='0')|list }}
+{% for x in l|map('string') recursive %}{{ x }}{% if loop.first %}{{ loop(l|map('string')) }}{% endif %}{% endfor %}
+{% for a in l %}{% for b in loop %}{{ b[0] }}{% endfor %}{{ a }}{% endfor %}
+{% for a in l|map('string') %}{{ loop }}{% endfor %}
+{% for a in l|map('string') %}{{ loop.changed(a) }}{{ loop.cycle(1,2) }}{% else %}E{% endfor %}
+{% for a in l|select('gt', 5) %}x{% else %}none{% endfor %}
+{{ 'Straße ΑΣ ﬁ İ ŉ ᾳ ǰ'.casefold() }}|{{ 'ᾳ ᾂ ᾼ ΐ ΰ և ẖ ẞ ﬀ ﬆ ﬓ ᾶ ῼ'.upper() }}|{{ 'ᾳ ᾂ ᾼ ΐ ΰ և ẖ ß ﬀ ﬆ ﬓ ᾶ ῼ ǆ Ǆ'.title() }}|{{ 'ᾳß ﬁ'.capitalize() }}{{ 'ß ᾳ ǅ'.swapcase() }}
+{{ 'ΑΣ ΑΣΑ Σ ΑΣ. ΑΣ\u0301 ΑΣ\u0301Α A\u00adΣ'.lower() }}{{ 'ΑΣ'|capitalize }}{{ 'ΑΣ ΑΣ'|title }}{{ 'ΑΣ ΣΑ'.title() }}{{ 'ΑΣ'.swapcase() }}
+{{ '%a' % 'é日😀\n' }}{{ '%a' % ['é'] }}{{ '{!a}'.format('é') }}{{ '%r' % 'é' }}{{ '%5a|%-6a|%.2a' % ('é', 'b', 'cd') }}
+{{ '%5.1f|%+.3e|%G|%#.3g|%g|%e' % (2.25, 12345.678, 1e-10, 1, 100000, 0) }}{{ '%g' % 1e6 }}{{ '%.0f %.0f %.0f' % (0.5, 1.5, 2.5) }}{{ '%.10g' % 0.1 }}{{ '%.17g' % 0.1 }}
+{{ '%d %i %u' % (3.99, -3.99, 10**20) }}{{ '%x' % -255 }}{{ '%o' % 8 }}{{ '%#o %#X %#b' % (8, 255, 1) }}
+{{ '%#o %#X' % (8, 255) }}{{ '%08.3f|%+08d|% 08d|%-8d|' % (3.14159, 42, 42, 42) }}{{ '%.5d|%8.5d|%-8.5d|%08.5d' % (42, 42, 42, 42) }}
+{{ '%c%c' % (65, '日') }}{{ '%%' % () }}{{ '%s' % (none,) }}{{ '%s' % [1] }}{{ '%s' % {} }}{{ '%(a)s' % {'a': {}} }}
+{{ '%x' % 3.5 }}
+{{ '%c' % 'ab' }}
+{{ '%d' % none }}
+{{ '%d' % '5' }}
+{{ '%s %s' % 'a' }}
+{{ '%y' % 1 }}
+{{ '%' % 1 }}
+{{ '{:a}'.format(1) }}
+{{ '{:n} {:n}'.format(1234567, 1234.5) }}{{ '{:%} {:.0%}'.format(0.5, 0.125) }}{{ '{:,.2f} {:_d} {:_x} {:,}'.format(1234567.891, 1234567, 305419896, 1234.5) }}{{ '{:c}'.format(65) }}
+{{ '{:08,d} {:+,} {: d} {:<8}| {:^8}| {:=+8}|{:*=8}'.format(1234, 1234, 5, 5, 5, 5, -5) }}{{ '{:e} {:E} {:G} {:F}'.format(1.5, 1.5, 1e-7, 1.5) }}
+{{ '{:#.3g} {:.3} {:.10} {:5.1} {:.0f} {:#.0f}'.format(1.0, 1234.5678, 0.1, 2.0, 2.5, 2.5) }}{{ '{:z.1f}'.format(-0.01) }}{{ '{:.1f}'.format(-0.01) }}
+{{ '{:s}'.format(1) }}
+{{ '{:5}|{:<5}|{:05}|{:d}|{:.1f}|{}'.format(true, true, true, true, true, true) }}
+{{ '{:5}'.format(none) }}
+{{ '{}{}'.format(none, [1]) }}{{ '{!r:>5}|{!s:<5}|'.format('a', 1) }}{{ '{:{}}|{:{w}.{p}f}'.format('a', 5, 2.345, w=8, p=1) }}
+{{ '{0[a]} {0[b][1]} {1.real}'.format({'a': 1, 'b': [2, 3]}, 5) }}
+{{ '{:10}'.format([1]) }}
+{{ '{:.2}'.format('abc') }}{{ '{:.2s}'.format('abc') }}{{ '{:>{w}}'.format('a', w=4) }}{{ '{:é>4}'.format('a') }}
+{{ '{:.2d}'.format(5) }}
+{{ '{:,s}'.format('a') }}
+{{ '{:x}'.format(1.5) }}
+{{ '{:_}'.format(10**25) }}{{ '{:e}'.format(10**25) }}{{ '{:.3f}'.format(10**25) }}{{ '{:b}'.format(-5) }}{{ '{:#b} {:#o} {:#X}'.format(5, 8, 255) }}
+{{ 10**25 }} {{ (10**25)|string|length }} {{ 10**25 == 1e25 }} {{ 10**25 > 1e25 }} {{ (10**25)|float }} {{ (10**25)|int }} {{ (2**64)|tojson }} {{ -(2**64) }} {{ 2**64 is integer }} {{ 2**64 is number }} {{ (2**64)|abs }} {{ (2**64)|round }} {{ 2**64 // 3 }} {{ (2**64)|filesizeformat }}
+{{ (2**64)|round(-3) }} {{ [2**64, 1, 2**65]|sort }} {{ [2**64, 1]|sum }} {{ [2**64, 2**64]|unique|list }} {{ {2**64: 1}[2**64] }} {{ 2**64 in [2**64] }} {{ '%d' % 2**64 }} {{ '%x' % (2**64) }} {{ (2**64) % 7 }} {{ (2**70) // (2**64) }} {{ -(2**70) // 3 }} {{ 2**64 * 1.0 }} {{ 2**64 + 0.5 }}
+{{ 'a'[2**70:] }}{{ 'abc'[:2**70] }}{{ 'a' * 2**70 }}
+{{ [1][2**70] is defined }}
+{{ 1.0|tojson }} {{ 1e22|tojson }} {{ 1e16 }} {{ 123456789012345680.0 }} {{ 1.5e300*1e10 }} {{ 0.1+0.2 }} {{ 1e-7 }} {{ 4.35 }} {{ 2.0**-1074 }} {{ 1.7976931348623157e308 }} {{ -0.0|tojson }} {{ 100000.0 }} {{ 1e5|int }} {{ 3.0|string }} {{ 1e400 }}
+{{ 2.5|round }} {{ 0.5|round }} {{ 1.5|round }} {{ 2.675|round(2) }} {{ 1e16|round(2) }} {{ -2.5|round }} {{ 25|round(-1) }} {{ 35|round(-1) }} {{ 1234.5678|round(-2) }} {{ 1.005|round(2) }} {{ 5e-324|round(323) }} {{ 1e308|round(-308) }} {{ 15.0|round(-1) }} {{ 0.15|round(1) }} {{ 2.5|round(0, 'ceil') }}{{ 2.45|round(1, 'floor') }}
+{{ lipsum is defined }}
+{{ lipsum is callable }}{{ range is callable }}{{ dict is callable }}
+{{ {'b': 1, 'a': [1,2]}|pprint }}{{ 'a'|pprint }}{{ [1]|pprint }}{{ 5|pprint }}{{ none|pprint }}
+{{ (1, 2)[0:1] }}{{ 'abc'[1] }}{{ 5[1:] }}
+{{ {'a': 1}[1:] }}
+{{ none[1:] }}
+{{ x[1:] }}
+{{ 'abc'['a':] }}
+{{ [1,2,3][none:2] }}{{ [1,2,3][true:] }}{{ 'abc'[1.0:] }}
+{% set a = 5[1:] %}{{ a }}
+{% if 5[1:] %}x{% endif %}
+{% for x in 5[1:] %}{% endfor %}
+{{ (5)[1:] is defined }}
+{{ [5[1:]] }}
+{{ range(5)[1:3] }}{{ range(5)[-1] }}{{ range(10)[::3]|list }}{{ range(5)[7] is defined }}
+{{ '' if 1 else 5[1:] }}
+{{ [('<'|safe)|reverse, ('ab'|safe)[::-1], ('ab'|safe)[0], ('ab'|safe)[0:1], 'ab'|safe|upper, ('a b'|safe).split(), ('a'|safe) * 2, ('a'|safe)|trim, ('a'|safe)|string, ('a'|safe)|replace('a','<'), ('a'|safe).replace('a','<'), ('%s'|safe) % '<', ('{}'|safe).format('<'), ('a'|safe).join(['<','b']), ('a'|safe)|title, ('a'|safe)|center(3), ('a'|safe)|indent, ('a'|safe)|truncate(1), ('a b'|safe)|wordwrap(1), ('ab'|safe)|list, ('a'|safe) ~ '<', '<' ~ ('a'|safe), '<' + ('a'|safe), ['<', 'a'|safe]|join, ['<','b']|join('a'|safe)] }}
+{{ {'a'|safe: 1} }}{{ ('a'|safe) == 'a' }}{{ 'a'|safe in ['a'] }}{{ {'a': 1}['a'|safe] }}{{ ('a'|safe)|tojson }}
+{% macro m() %}<b>{% endmacro %}{{ [m()] }}{% set x %}<i>{% endset %}{{ [x] }}{% set x | upper %}<i>{% endset %}{{ [x] }}{% macro w() %}{{ [caller()] }}{% endmacro %}{% call w() %}a{% endcall %}
+{{ ['%s' % ('a'|safe), '{}'.format('a'|safe), 'a'|format('b'|safe)] }}
+{{ 'x' % range(3) }}{{ 'x' % missing }}{{ 'x' % [1] }}{{ 'x' % {'a': 1} }}
+{{ 'x' % namespace(a=1) }}
+{{ 'x' % d.items() }}
+{{ 'x' % ('a'|safe) }}
+{{ '%s' % ('a', ) }}{{ '%s' % d.items() }}
+""".strip("\n").split("\n")
+
 SPACE = ["a\n{% if true %}\nb\n{% endif %}\nc\n", "a\n  {% if true %}\n  b\n  {% endif %}\n  c\n\n", "a {%- if true -%} b {%- endif -%} c",
          "  {%+ if true %} x {% endif +%}\n y", "x\n{# c #}\ny\n  {# d #}  \nz", "{{ s }}\n\n", "{{ s -}}\n\n  x", "a  {{- s }}", "  {{ s }}\n  {% set a = 1 %}\n\n{{ a }}\n",
          "a\r\nb\rc\n", "{% raw %}\n  {{ x }}\n{% endraw %}\ny", "  {%- raw -%}\n a {%- endraw -%}\n b", "{% for i in l %}\n{{ i }}\n{% endfor %}\n", "{% for i in l -%}\n  {{ i }},\n{%- endfor %}",
@@ -364,7 +505,7 @@ def main():
     gen = Generator(int(sys.argv[3]) if len(sys.argv) > 3 else 1)
     with open(out, "w") as f:
         f.write(json.dumps({"vars": VARS}, ensure_ascii=False) + "\n")
-        hand = HAND + SPACE
+        hand = HAND + SPACE + MORE
         while len(seen) < count:
             source = hand.pop(0) if hand else gen.program()
             if source in seen or len(source) > 400:

@@ -77,8 +77,8 @@ typedef int (*imp_progress_fn)(void *ctx, const char *stage, uint64_t done, uint
 
 typedef struct imp_engine imp_engine;
 
-/* Opens a model folder (config.json, tokenizer.json, *.safetensors), checks every tensor, plans
- * memory, allocates all of it, and starts the engine's thread. options may be NULL. */
+/* Opens a model folder (config.json, tokenizer.json or tekken.json, *.safetensors), checks every
+ * tensor, plans memory, allocates all of it, and starts the engine's thread. options may be NULL. */
 int imp_open(const char *path, const imp_options *options, imp_engine **out, imp_error *err);
 /* Only the tokenizer and the chat template: imp_tokenize, imp_detokenize, imp_render_chat work. */
 int imp_open_text(const char *path, const imp_options *options, imp_engine **out, imp_error *err);
@@ -90,7 +90,8 @@ typedef struct imp_info {
     uint64_t bytes_per_step; /* weights read by one decode step of one row */
     uint64_t kv_bytes_per_token;
     uint32_t vocab_size, context_tokens, layers, hidden_size, max_batch, threads;
-    int32_t bos_id; /* -1: none */
+    int nvfp4_activations; /* numerics.activations=nvfp4 is on */
+    int32_t bos_id;        /* -1: none */
     uint32_t eos_count;
     const int32_t *eos_ids;
     float temperature, top_p, min_p; /* generation_config.json's defaults */
@@ -205,6 +206,20 @@ typedef struct imp_quantize_options {
 } imp_quantize_options;
 /* The folder appears whole or not at all. */
 int imp_quantize(const imp_quantize_options *options, imp_error *err);
+
+typedef struct imp_synth_options {
+    const char *config, *destination; /* config: a config.json or its folder */
+    const char *format;               /* "bf16", "compressed-tensors" (NULL), "modelopt", "mxfp4" */
+    uint32_t layers, vocab;           /* 0: the model's */
+    uint64_t seed;
+    uint32_t threads; /* 0: all */
+    imp_progress_fn progress;
+    void *progress_ctx;
+    imp_log_fn log;
+    void *log_ctx;
+} imp_synth_options;
+/* A checkpoint of random weights in the shapes of `config`. Appears whole or not at all. */
+int imp_synth(const imp_synth_options *options, imp_error *err);
 
 #ifdef __cplusplus
 }

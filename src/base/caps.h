@@ -25,6 +25,7 @@
 #define CAP_TOKENIZER_CONTENT  64  /* bytes that a Replace or Prepend may put in */
 #define CAP_TOKENIZER_GROWTH   256 /* times that text may grow in all of them together */
 #define CAP_TOKEN_BYTES        65535u
+#define CAP_TEKKEN_CUTS        (1u << 28) /* squares of its tokens' lengths; real ones: 9 M */
 #define CAP_ADDED_TOKENS       100000u
 #define CAP_ADDED_TOKEN_BYTES  1024u /* every place of a text may be read that far */
 #define CAP_PATTERN_BYTES      8192u /* of one regular expression */

@@ -78,12 +78,11 @@ static int check_tree(yyjson_val *root, const char *where, struct imp_error *err
     return rc;
 }
 
-int json_read(const char *data, size_t size, const char *where, yyjson_doc **out,
-              struct imp_error *err) {
+static int read_with(yyjson_read_flag flags, const char *data, size_t size, const char *where,
+                     yyjson_doc **out, struct imp_error *err) {
     yyjson_read_err why = {0};
     /* yyjson does not write into the buffer without YYJSON_READ_INSITU. */
-    yyjson_doc *doc =
-        yyjson_read_opts((char *)(uintptr_t)data, size, YYJSON_READ_NOFLAG, NULL, &why);
+    yyjson_doc *doc = yyjson_read_opts((char *)(uintptr_t)data, size, flags, NULL, &why);
     if (doc == NULL) {
         char place[sizeof err->where];
         snprintf(place, sizeof place, "%s: byte %zu", where, why.pos);
@@ -96,6 +95,16 @@ int json_read(const char *data, size_t size, const char *where, yyjson_doc **out
     }
     *out = doc;
     return 0;
+}
+
+int json_read(const char *data, size_t size, const char *where, yyjson_doc **out,
+              struct imp_error *err) {
+    return read_with(YYJSON_READ_NOFLAG, data, size, where, out, err);
+}
+
+int json_read_exact(const char *data, size_t size, const char *where, yyjson_doc **out,
+                    struct imp_error *err) {
+    return read_with(YYJSON_READ_BIGNUM_AS_RAW, data, size, where, out, err);
 }
 
 int json_read_file(const char *path, size_t cap_bytes, yyjson_doc **out, struct imp_error *err) {

@@ -18,7 +18,11 @@
 /* `where` names the file for errors. Free with yyjson_doc_free. */
 int json_read(const char *data, size_t size, const char *where, yyjson_doc **out,
               struct imp_error *err);
-/* The same from a file of at most cap_bytes. IMP_ERR_IO if it cannot be read. */
+/* The same, but a number that neither 64 bits nor a double can hold keeps its text (yyjson_is_raw):
+ * for values that are passed on. */
+int json_read_exact(const char *data, size_t size, const char *where, yyjson_doc **out,
+                    struct imp_error *err);
+/* json_read from a file of at most cap_bytes. IMP_ERR_IO if it cannot be read. */
 int json_read_file(const char *path, size_t cap_bytes, yyjson_doc **out, struct imp_error *err);
 
 struct slice json_slice(yyjson_val *string); /* of a string value */

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/json.h"
 #include "base/rng.h"
+#include "cli/bench.h"
 #include "cli/cli.h"
 #include "cli/probe.h"
 
@@ -243,6 +244,9 @@ int command_bench(struct options *options, imp_error *err) {
                           .decode_tokens = options_int(options, OPT_DECODE_TOKENS),
                           .seed = options_int(options, OPT_BENCH_SEED)};
     struct timing warm;
+    if (options_flag(options, OPT_TOKENIZER)) return bench_tokenizer(options, err);
+    if (options_given(options, OPT_TEXT))
+        return error_set(err, IMP_ERR_USAGE, NULL, "--text goes with --tokenizer");
     int rc = parse_sizes(options_text(options, OPT_BATCH), &bench, err);
     if (rc == 0) rc = size_engine(options, &bench, err);
     interrupt_catch();

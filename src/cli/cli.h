@@ -30,6 +30,7 @@ int command_bench(struct options *options, imp_error *err);
 int command_score(struct options *options, imp_error *err);
 int command_inspect(struct options *options, imp_error *err);
 int command_quantize(struct options *options, imp_error *err);
+int command_synth(struct options *options, imp_error *err);
 int command_tokenize(struct options *options, imp_error *err);
 int command_completion(struct options *options, imp_error *err);
 

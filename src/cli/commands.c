@@ -16,9 +16,12 @@ const struct command command_table[] = {
      "Runs random prompts and reports tokens a second, the share of the memory's bandwidth that "
      "decoding reached (a probe runs before and after), and a hash of all logits: equal hashes "
      "mean "
-     "equal arithmetic.",
+     "equal arithmetic.\n\n"
+     "With --tokenizer, only the time to load the tokenizer and the speed of text to ids and back, "
+     "on one thread; needs the tokenizer's files only.",
      "imp bench models/smollm2-nvfp4 -p 512 -n 128 -b 1,8,32\n"
-     "imp bench models/smollm2-nvfp4 --json",
+     "imp bench models/smollm2-nvfp4 --json\n"
+     "imp bench models/smollm2-nvfp4 --tokenizer --text book.txt",
      command_bench},
     {"score", IN_SCORE, "MODEL", 1, 1, "perplexity, logits, comparison with a reference",
      "With --text, the perplexity of a text: it is encoded whole, without special tokens, cut into "
@@ -43,6 +46,17 @@ const struct command command_table[] = {
      "imp quantize model.gguf models/new\n"
      "imp quantize models/bf16 models/new --format modelopt --method sweep",
      command_quantize},
+    {"synth", IN_SYNTH, "CONFIG DESTINATION", 2, 2, "make a checkpoint of random weights",
+     "CONFIG is a config.json, or the folder of one, of any family that imp runs. DESTINATION is a "
+     "new folder, which appears whole or not at all: all tensors of that model in their real "
+     "shapes, with random numbers of the usual sizes, for measuring speed and for tests. Equal "
+     "seeds give equal files, with any number of threads, and about the same model in every "
+     "format.\n\n"
+     "Tokenizer and chat template are CONFIG's where it has them, else a tokenizer that makes a "
+     "token of each byte.",
+     "imp synth models/qwen3-30b/config.json models/random\n"
+     "imp synth models/qwen3-30b models/small --layers 4 --vocab 1024 --format bf16",
+     command_synth},
     {"tokenize", IN_TOKENIZE, "MODEL [TEXT]", 1, 2, "text to token ids and back",
      "Prints the ids of TEXT, or of standard input where TEXT is -, as a JSON array. Special "
      "tokens "

@@ -29,10 +29,36 @@ static void print_bytes(const char *label, yyjson_val *value) {
     str_free(&text);
 }
 
+static long long number(yyjson_val *object, const char *key) {
+    return (long long)yyjson_get_sint(yyjson_obj_get(object, key));
+}
+
+/* One line for each kind of mixer, where there are several. */
+static void print_layer_kinds(yyjson_val *root) {
+    yyjson_val *kinds = yyjson_obj_get(root, "layer_kinds"), *kind;
+    size_t i, n;
+    if (yyjson_arr_size(kinds) < 2) return;
+    yyjson_arr_foreach(kinds, i, n, kind) {
+        const bool gdn = yyjson_obj_get(kind, "value_heads") != NULL;
+        printf("  %-20s %lld layers, ", gdn ? "gated delta net" : "attention",
+               number(kind, "layers"));
+        if (gdn) {
+            printf("%lld key heads of %lld, %lld value heads of %lld\n", number(kind, "key_heads"),
+                   number(kind, "key_dim"), number(kind, "value_heads"), number(kind, "value_dim"));
+            continue;
+        }
+        printf("%lld heads, %lld of KV, of %lld", number(kind, "heads"), number(kind, "kv_heads"),
+               number(kind, "head_dim"));
+        if (number(kind, "window")) printf(", window of %lld tokens", number(kind, "window"));
+        puts(yyjson_is_true(yyjson_obj_get(kind, "shares_kv")) ? ", KV of an earlier layer" : "");
+    }
+}
+
 static void print_summary(yyjson_val *root) {
     static const char *const rows[][2] = {
         {"path", "path"},
         {"model type", "model_type"},
+        {"text model of", "wrapper"},
         {"runs here", "supported"},
         {"reason", "reason"},
         {"dialect", "dialect"},
@@ -44,6 +70,10 @@ static void print_summary(yyjson_val *root) {
         {"KV heads", "kv_heads"},
         {"head size", "head_dim"},
         {"FFN width", "intermediate_size"},
+        {"experts", "experts"},
+        {"experts of a token", "experts_per_token"},
+        {"expert width", "expert_intermediate_size"},
+        {"shared expert width", "shared_expert_intermediate_size"},
         {"vocabulary", "vocab_size"},
         {"longest context", "max_context_tokens"},
         {"KV bytes per token", "kv_bytes_per_token"},
@@ -52,6 +82,7 @@ static void print_summary(yyjson_val *root) {
     };
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         print_value(rows[i][0], yyjson_obj_get(root, rows[i][1]));
+    print_layer_kinds(root);
     yyjson_val *dtypes = yyjson_obj_get(root, "dtypes"), *key, *entry;
     size_t i, n;
     if (!yyjson_is_obj(dtypes)) return;
@@ -73,11 +104,23 @@ static void print_memory(yyjson_val *root) {
     print_value("  sequences of a step", yyjson_obj_get(memory, "max_batch"));
     print_value("  prompt tokens of one", yyjson_obj_get(memory, "prefill_chunk"));
     printf("  %-20s %lld blocks of %lld tokens, %lld bytes each\n", "KV cache",
-           (long long)yyjson_get_sint(yyjson_obj_get(memory, "kv_blocks")),
-           (long long)yyjson_get_sint(yyjson_obj_get(memory, "kv_block_tokens")),
-           (long long)yyjson_get_sint(yyjson_obj_get(memory, "kv_block_bytes")));
+           number(memory, "kv_blocks"), number(memory, "kv_block_tokens"),
+           number(memory, "kv_block_bytes"));
+    if (number(memory, "window_bytes") + number(memory, "state_bytes") > 0)
+        print_value("  kept sequences", yyjson_obj_get(memory, "sequences"));
+    if (number(memory, "window_bytes") > 0)
+        printf("  %-20s %lld tokens: %lld blocks a sequence, %lld bytes each\n", "window",
+               number(memory, "window_tokens"), number(memory, "window_blocks_per_sequence"),
+               number(memory, "window_block_bytes"));
+    if (number(memory, "state_bytes") > 0)
+        printf("  %-20s %lld bytes a sequence\n", "recurrent state",
+               number(memory, "state_bytes_per_sequence"));
     print_bytes("  weights", yyjson_obj_get(memory, "weight_bytes"));
     print_bytes("+ KV cache", yyjson_obj_get(memory, "kv_bytes"));
+    if (number(memory, "window_bytes") > 0)
+        print_bytes("+ KV of windows", yyjson_obj_get(memory, "window_bytes"));
+    if (number(memory, "state_bytes") > 0)
+        print_bytes("+ recurrent state", yyjson_obj_get(memory, "state_bytes"));
     print_bytes("+ activations", yyjson_obj_get(memory, "activation_bytes"));
     print_bytes("+ scratch", yyjson_obj_get(memory, "scratch_bytes"));
     print_bytes("= total", yyjson_obj_get(memory, "total_bytes"));

@@ -55,16 +55,20 @@ const struct option option_table[OPT_COUNT] = {
                         "of the random prompts"},
     [OPT_CSV] = {"csv", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_BENCH,
                  "results as CSV"},
+    [OPT_TOKENIZER] = {"tokenizer", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_BENCH,
+                       "measure the tokenizer alone, on the text of --text"},
 
     /* score */
-    [OPT_TEXT] = {"text", 0, KIND_FILE, false, "FILE", NULL, NULL, NULL, 0, 0, IN_SCORE,
-                  "measure perplexity on this text"},
+    [OPT_TEXT] = {"text", 0, KIND_FILE, false, "FILE", NULL, NULL, NULL, 0, 0, IN_SCORE | IN_BENCH,
+                  "the text to measure on"},
     [OPT_WINDOW] = {"window", 0, KIND_INT, false, "N", NULL, "1024", NULL, 2, TOKENS_MAX, IN_SCORE,
                     "cut the text into windows of N tokens, each read from an empty cache"},
     [OPT_TOKENS] = {"tokens", 0, KIND_INT, false, "N", NULL, NULL, NULL, 2, TOKENS_MAX, IN_SCORE,
                     "only the first N tokens of the text"},
-    [OPT_REFERENCE] = {"reference", 0, KIND_FILE, false, "MODEL2", NULL, NULL, NULL, 0, 0, IN_SCORE,
-                       "also the KL divergence from, and top-1 agreement with, this model"},
+    [OPT_REFERENCE] =
+        {"reference", 0, KIND_FILE, false, "MODEL2", NULL, NULL, NULL, 0, 0, IN_SCORE,
+         "also the KL divergence from, and top-1 agreement with, this model; with "
+         "numerics.activations=nvfp4 the model itself without that, if none is given"},
     [OPT_IDS] = {"ids", 0, KIND_FILE, true, "FILE", NULL, NULL, NULL, 0, 0, IN_SCORE,
                  "a JSON array of token ids to run; several run together in one batch"},
     [OPT_LOGITS] = {"logits", 0, KIND_FILE, false, "OUT.npy", NULL, NULL, NULL, 0, 0, IN_SCORE,
@@ -81,6 +85,17 @@ const struct option option_table[OPT_COUNT] = {
                     "compressed-tensors", NULL, 0, 0, IN_QUANTIZE, "the dialect to write"},
     [OPT_METHOD] = {"method", 0, KIND_CHOICE, false, "none|amax|sweep|weighted", NULL, "weighted",
                     NULL, 0, 0, IN_QUANTIZE, "how block scales are chosen; none writes BF16"},
+
+    /* synth */
+    [OPT_SYNTH_FORMAT] = {"format", 0, KIND_CHOICE, false, "bf16|compressed-tensors|modelopt|mxfp4",
+                          NULL, "compressed-tensors", NULL, 0, 0, IN_SYNTH,
+                          "how weights are stored; mxfp4 is for gpt_oss"},
+    [OPT_LAYERS] = {"layers", 0, KIND_INT, false, "N", NULL, NULL, NULL, 1, 4096, IN_SYNTH,
+                    "keep N layers, every kind of the model's among them (default: all)"},
+    [OPT_VOCAB] = {"vocab", 0, KIND_INT, false, "N", NULL, NULL, NULL, 257, 16777216, IN_SYNTH,
+                   "a vocabulary of N with a tokenizer of bytes (default: the model's)"},
+    [OPT_SYNTH_SEED] = {"seed", 0, KIND_INT, false, "S", NULL, "0", NULL, 0, SEED_MAX, IN_SYNTH,
+                        "of the weights: equal seeds give equal files"},
 
     /* tokenize */
     [OPT_PLAIN] = {"plain", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_TOKENIZE,

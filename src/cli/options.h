@@ -26,8 +26,9 @@ enum command_bit {
     IN_TOKENIZE = 1 << 5,
     IN_COMPLETION = 1 << 6,
     IN_CHAT = 1 << 7, /* /set inside a chat */
+    IN_SYNTH = 1 << 8,
 };
-#define IN_ENGINE (IN_RUN | IN_BENCH | IN_SCORE | IN_INSPECT | IN_QUANTIZE | IN_TOKENIZE)
+#define IN_ENGINE (IN_RUN | IN_BENCH | IN_SCORE | IN_INSPECT | IN_QUANTIZE | IN_SYNTH | IN_TOKENIZE)
 #define IN_ALL    (IN_ENGINE | IN_COMPLETION)
 
 enum option_id {
@@ -60,6 +61,7 @@ enum option_id {
     OPT_REPEATS,
     OPT_BENCH_SEED,
     OPT_CSV,
+    OPT_TOKENIZER,
     OPT_IDS,
     OPT_LOGITS,
     OPT_TEXT,
@@ -70,6 +72,10 @@ enum option_id {
     OPT_MEMORY,
     OPT_FORMAT,
     OPT_METHOD,
+    OPT_SYNTH_FORMAT,
+    OPT_LAYERS,
+    OPT_VOCAB,
+    OPT_SYNTH_SEED,
     OPT_PLAIN,
     OPT_ADD_SPECIAL,
     OPT_TEXTS,

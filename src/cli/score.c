@@ -296,6 +296,19 @@ static int score_text(const struct options *options, imp_engine *engine, imp_eng
     return rc;
 }
 
+/* Activations of a reference are never rounded. A model that rounds its own is its own reference
+ * where none is given: the divergence is then what that rounding costs. */
+static int open_reference(struct options *options, const imp_engine *engine, imp_engine **out,
+                          imp_error *err) {
+    imp_info info;
+    imp_info_get(engine, &info);
+    const bool given = options_given(options, OPT_REFERENCE);
+    if (!given && !info.nvfp4_activations) return 0;
+    int rc = imp_options_set(options->engine, "numerics.activations", "bf16", err);
+    const char *name = given ? options_text(options, OPT_REFERENCE) : options->arguments[0];
+    return rc < 0 ? rc : open_model(options, name, false, out, err);
+}
+
 int command_score(struct options *options, imp_error *err) {
     imp_engine *engine = NULL, *reference = NULL;
     bool ids = options_given(options, OPT_IDS), text = options_given(options, OPT_TEXT);
@@ -307,8 +320,7 @@ int command_score(struct options *options, imp_error *err) {
         return error_set(err, IMP_ERR_USAGE, NULL, "--reference and --tokens go with --text");
     interrupt_catch();
     int rc = open_model(options, options->arguments[0], false, &engine, err);
-    if (rc == 0 && text && options_given(options, OPT_REFERENCE))
-        rc = open_model(options, options_text(options, OPT_REFERENCE), false, &reference, err);
+    if (rc == 0 && text) rc = open_reference(options, engine, &reference, err);
     if (rc == 0)
         rc = ids ? score_ids(options, engine, err) : score_text(options, engine, reference, err);
     imp_close(reference);

@@ -164,7 +164,10 @@ static int convert_chat(const struct options *options, imp_engine *engine, imp_e
                              .render = options_flag(options, OPT_RENDER),
                              .own_template = template_path != NULL};
     yyjson_doc *doc = NULL;
-    int rc = json_read_file(path, CAP_TOKENIZER_BYTES, &doc, err);
+    struct str text = {0};
+    int rc = file_read(path, CAP_TOKENIZER_BYTES, &text, err);
+    if (rc == 0) rc = json_read_exact(text.data ? text.data : "", text.size, path, &doc, err);
+    str_free(&text);
     if (rc == 0 && template_path)
         rc = file_read(template_path, CAP_TEMPLATE_BYTES, &chat.template_source, err);
     if (rc == 0) {

@@ -86,6 +86,86 @@ static void put_tensors(struct inspection *in) {
     str_add_char(&in->out, ']');
 }
 
+/* ---- the description ---- */
+
+static bool same_mixer(const struct layer_desc *a, const struct layer_desc *b) {
+    const struct attention_desc *x = &a->attention, *y = &b->attention;
+    const struct gdn_shape *s = &a->gdn.shape, *t = &b->gdn.shape;
+    if (a->mixer != b->mixer) return false;
+    if (a->mixer == MIXER_GDN)
+        return s->key_heads == t->key_heads && s->value_heads == t->value_heads &&
+               s->key_dim == t->key_dim && s->value_dim == t->value_dim;
+    return x->heads == y->heads && x->kv_heads == y->kv_heads && x->head_dim == y->head_dim &&
+           x->window == y->window && x->shares_kv == y->shares_kv;
+}
+
+static void put_mixer(struct inspection *in, const struct layer_desc *layer, int layers) {
+    const struct attention_desc *a = &layer->attention;
+    const struct gdn_shape *s = &layer->gdn.shape;
+    str_add_char(&in->out, '{');
+    in->first = true;
+    put_string(in, "kind", layer->mixer == MIXER_GDN ? "gated delta net" : "attention");
+    put_int(in, "layers", layers);
+    if (layer->mixer == MIXER_GDN) {
+        put_int(in, "key_heads", s->key_heads);
+        put_int(in, "key_dim", s->key_dim);
+        put_int(in, "value_heads", s->value_heads);
+        put_int(in, "value_dim", s->value_dim);
+    } else {
+        put_int(in, "heads", a->heads);
+        put_int(in, "kv_heads", a->kv_heads);
+        put_int(in, "head_dim", a->head_dim);
+        put_int(in, "window", a->window);
+        key(in, "shares_kv");
+        str_add_text(&in->out, a->shares_kv ? "true" : "false");
+    }
+    close_object(in);
+}
+
+/* Each different mixer once, with the number of layers that have it. */
+static void put_layer_kinds(struct inspection *in) {
+    const struct model_desc *d = &in->desc;
+    bool comma = false;
+    key(in, "layer_kinds");
+    str_add_char(&in->out, '[');
+    for (int i = 0; i < d->layers; i++) {
+        int first = 0, layers = 0;
+        while (!same_mixer(&d->layer[first], &d->layer[i])) first++;
+        if (first < i) continue;
+        for (int k = i; k < d->layers; k++) layers += same_mixer(&d->layer[k], &d->layer[i]);
+        if (comma) str_add_text(&in->out, ", ");
+        comma = true;
+        put_mixer(in, &d->layer[i], layers);
+    }
+    str_add_char(&in->out, ']');
+}
+
+/* The shape that one line can say: that of the first layer which has the thing. */
+static void put_shape(struct inspection *in) {
+    const struct model_desc *d = &in->desc;
+    const struct attention_desc *a = NULL;
+    const struct moe_desc *m = NULL;
+    int64_t ffn = 0;
+    for (int i = d->layers - 1; i >= 0; i--) {
+        const struct layer_desc *layer = &d->layer[i];
+        if (layer->mixer == MIXER_ATTENTION) a = &layer->attention;
+        if (layer->moe.experts) m = &layer->moe;
+        if (layer->ffn.width) ffn = layer->ffn.width;
+    }
+    if (a) {
+        put_int(in, "heads", a->heads);
+        put_int(in, "kv_heads", a->kv_heads);
+        put_int(in, "head_dim", a->head_dim);
+    }
+    if (ffn) put_int(in, "intermediate_size", ffn);
+    if (m) {
+        put_int(in, "experts", m->experts);
+        put_int(in, "experts_per_token", m->top_k);
+        put_int(in, "expert_intermediate_size", m->width);
+        if (m->shared_width) put_int(in, "shared_expert_intermediate_size", m->shared_width);
+    }
+}
+
 static void put_desc(struct inspection *in) {
     const struct model_desc *d = &in->desc;
     put_string(in, "family", d->family);
@@ -94,10 +174,8 @@ static void put_desc(struct inspection *in) {
     put_int(in, "hidden_size", d->hidden);
     put_int(in, "vocab_size", d->vocab);
     put_int(in, "max_context_tokens", d->max_context);
-    put_int(in, "heads", d->layer[0].attention.heads);
-    put_int(in, "kv_heads", d->layer[0].attention.kv_heads);
-    put_int(in, "head_dim", d->layer[0].attention.head_dim);
-    put_int(in, "intermediate_size", d->layer[0].ffn.width);
+    put_shape(in);
+    put_layer_kinds(in);
     key(in, "tied_head");
     str_add_text(&in->out, d->tied_head ? "true" : "false");
     key(in, "eos_token_ids");
@@ -160,6 +238,8 @@ static int describe(struct inspection *in, const char *path, const struct imp_op
     in->first = true;
     put_string(in, "path", path);
     put_string(in, "model_type", in->ck.config.model_type);
+    if (strcmp(in->ck.config.top_type, in->ck.config.model_type) != 0)
+        put_string(in, "wrapper", in->ck.config.top_type);
     put_string(in, "dialect", dialects[in->ck.dialect]);
     put_int(in, "files", (int64_t)in->ck.file_count);
     put_int(in, "tensor_count", (int64_t)in->ck.tensor_count);

@@ -225,6 +225,7 @@ void imp_info_get(const struct imp_engine *e, struct imp_info *out) {
         .min_p = e->defaults.min_p,
         .top_k = e->defaults.top_k,
         .repetition_penalty = e->defaults.repetition_penalty,
+        .nvfp4_activations = e->options.value[SETTING_ACTIVATIONS] == ACTIVATIONS_NVFP4,
         .preemptions = atomic_load(&((struct imp_engine *)(uintptr_t)e)->preemptions),
         .step_allocations = atomic_load(&((struct imp_engine *)(uintptr_t)e)->step_allocations),
     };

@@ -111,7 +111,7 @@ int imp_render_chat(const struct imp_engine *e, const char *json, size_t json_by
     yyjson_doc *doc = NULL;
     struct chat_request request = {.template_source = template_source};
     struct jinja_output rendered = {0};
-    int rc = json_read(json, json_bytes, "conversation", &doc, err);
+    int rc = json_read_exact(json, json_bytes, "conversation", &doc, err);
     if (rc < 0) return err ? (err->code = IMP_ERR_REQUEST) : IMP_ERR_REQUEST;
     rc = read_conversation(e, yyjson_doc_get_root(doc), &request, err);
     if (rc == 0) rc = chat_render(e->chat, &request, &rendered, err);

@@ -173,15 +173,23 @@ static void add_post_processor(struct str *out, bool byte_level, int64_t bos,
 
 /* Expressions of the models' own tokenizer.json files, as JSON text. */
 #define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define TAIL         " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define BLANKS       "\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+#define TAIL         " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n]*|" BLANKS
 #define LLAMA3       CONTRACTIONS "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}{1,3}|" TAIL
 #define QWEN2        CONTRACTIONS "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?\\\\p{L}+|\\\\p{N}|" TAIL
-#define TEKKEN                                                                                     \
+#define QWEN35                                                                                     \
+    CONTRACTIONS                                                                                   \
+    "|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{L}\\\\p{M}]+|\\\\p{N}|"                                 \
+    " ?[^\\\\s\\\\p{L}\\\\p{M}\\\\p{N}]+[\\\\r\\\\n]*|" BLANKS
+#define CAMEL_LOWER                                                                                \
     "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*"                \
-    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+|[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?"                        \
-    "[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*|"       \
-    "\\\\p{N}| "                                                                                   \
-    "?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|\\\\s*[\\\\r\\\\n]+|\\\\s+(?!\\\\S)|\\\\s+"
+    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+"
+#define CAMEL_UPPER                                                                                \
+    "[^\\\\r\\\\n\\\\p{L}\\\\p{N}]?[\\\\p{Lu}\\\\p{Lt}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]+"                \
+    "[\\\\p{Ll}\\\\p{Lm}\\\\p{Lo}\\\\p{M}]*"
+#define CAMEL_TAIL " ?[^\\\\s\\\\p{L}\\\\p{N}]+[\\\\r\\\\n/]*|" BLANKS
+#define TEKKEN     CAMEL_LOWER "|" CAMEL_UPPER "|\\\\p{N}|" CAMEL_TAIL
+#define O200K      CAMEL_LOWER CONTRACTIONS "?|" CAMEL_UPPER CONTRACTIONS "?|\\\\p{N}{1,3}|" CAMEL_TAIL
 
 static const struct splitter {
     const char *pre;   /* tokenizer.ggml.pre */
@@ -193,6 +201,7 @@ static const struct splitter {
     {"smollm", NULL, true, false, false, false},     {"gpt-2", NULL, false, false, false, false},
     {"llama-bpe", LLAMA3, false, false, true, true}, {"llama3", LLAMA3, false, false, true, true},
     {"qwen2", QWEN2, false, true, false, false},     {"tekken", TEKKEN, false, false, true, true},
+    {"qwen35", QWEN35, false, true, false, false},   {"gpt-4o", O200K, false, false, true, false},
 };
 
 static void add_splitter(const struct splitter *s, struct str *out) {

@@ -57,6 +57,7 @@ struct moe_desc {
     enum glu_kind kind;
     float limit; /* of GLU_CLAMPED */
     enum expert_layout layout;
+    bool stacked; /* as transformers saves them: all experts of a layer in one tensor */
     bool renormalize;
     bool router_bias;
     bool router_norm;     /* the router reads h by a norm of its own, with a scale per column */
@@ -124,7 +125,8 @@ enum module {
 };
 
 struct model_desc {
-    const char *family; /* model_type */
+    const char *family;         /* model_type */
+    const char *wrapped_prefix; /* what stands for "model." in files of a wrapped model */
     int64_t hidden, vocab;
     int layers;
     struct layer_desc *layer; /* [layers] */

@@ -190,6 +190,10 @@ static void bind_expert(struct binder *b, int i, int e, struct layer_weights *w,
     if (b->rc == 0)
         b->rc = checkpoint_expert(b->ck, name, m->layout, m->experts, e, m->width, desc->hidden,
                                   &expert, b->err);
+    if (b->rc == 0 && m->layout == EXPERTS_GPT_OSS &&
+        (expert.gate_up_bias == NULL || expert.down_bias == NULL))
+        b->rc = error_set(b->err, IMP_ERR_FILE, b->ck->path, "the biases of %s.%d are missing",
+                          name, e);
     if (b->rc < 0) return;
     const float *bias[2] = {expert.gate_up_bias, NULL};
     if (expert.gate_up_bias && expert.gate_up_count == 2) bias[1] = expert.gate_up_bias + m->width;

@@ -35,8 +35,13 @@ struct run {
     int64_t first, count, rows_per_task;
     float multiplier;
     const float *h;
-    enum step { STEP_AMAX, STEP_PLAIN, STEP_NVFP4 } step;
+    enum step { STEP_AMAX, STEP_PLAIN, STEP_NVFP4, STEP_BYTES } step;
 };
+
+/* Bytes that the source makes row by row. */
+static bool is_made(const struct source *s, const struct source_tensor *t) {
+    return !source_is_float(t->dtype) && t->raw == NULL && s->read_bytes != NULL;
+}
 
 static int64_t rows_within(int64_t values, int64_t cols) {
     return cols > 0 && values / cols > 1 ? values / cols : 1;
@@ -63,6 +68,8 @@ static void finish_rows(struct run *run, int thread, int64_t at, int64_t rows) {
             rule_quantize_row(run->c->method, run->values + r * t->cols, run->h, run->multiplier,
                               t->cols, run->codes + r * t->cols / 2, run->scales + r * blocks);
         break;
+    case STEP_BYTES:
+        break;
     }
 }
 
@@ -70,10 +77,15 @@ static void run_task(void *ctx, int task, int thread) {
     struct run *run = ctx;
     int64_t at = task * run->rows_per_task;
     int64_t rows = run->count - at < run->rows_per_task ? run->count - at : run->rows_per_task;
-    int64_t cols = run->c->source->tensors[run->tensor].cols;
+    const struct source *source = run->c->source;
+    int64_t cols = source->tensors[run->tensor].cols;
     struct imp_error err;
-    int rc = source_read(run->c->source, run->tensor, run->first + at, rows,
-                         run->values + at * cols, &err);
+    if (run->step == STEP_BYTES) {
+        source->read_bytes(source, run->tensor, run->first + at, rows,
+                           (uint8_t *)run->values + at * cols);
+        return;
+    }
+    int rc = source_read(source, run->tensor, run->first + at, rows, run->values + at * cols, &err);
     struct thread_error *failed = &run->failed[thread];
     if (rc == 0)
         finish_rows(run, thread, at, rows);
@@ -180,10 +192,13 @@ static int put_matrix_chunk(struct run *run, struct safetensors_writer *w, struc
                                   err);
 }
 
+/* BF16, or bytes as the source made them. */
 static int put_plain_chunk(struct run *run, struct safetensors_writer *w, struct imp_error *err) {
-    size_t row_bytes = (size_t)run->c->source->tensors[run->tensor].cols * 2;
+    const bool bytes = run->step == STEP_BYTES;
+    size_t row_bytes = (size_t)run->c->source->tensors[run->tensor].cols * (bytes ? 1 : 2);
+    const void *data = bytes ? (const void *)run->values : (const void *)run->plain;
     return safetensors_writer_put(w, run->c->layout->tensors[run->tensor].plain,
-                                  (uint64_t)run->first * row_bytes, run->plain,
+                                  (uint64_t)run->first * row_bytes, data,
                                   (size_t)run->count * row_bytes, err);
 }
 
@@ -203,8 +218,8 @@ static int convert_rows(struct run *run, struct safetensors_writer *w, struct im
         int64_t count = t->rows - row < step ? t->rows - row : step;
         int rc = run_chunk(run, row, count, err);
         if (rc == 0)
-            rc = run->step == STEP_PLAIN ? put_plain_chunk(run, w, err)
-                                         : put_matrix_chunk(run, w, err);
+            rc = run->step == STEP_NVFP4 ? put_matrix_chunk(run, w, err)
+                                         : put_plain_chunk(run, w, err);
         if (rc == 0) rc = report(run, "write", (uint64_t)(count * t->cols) * 4, err);
         if (rc < 0) return rc;
     }
@@ -240,9 +255,10 @@ static int copy_tensor(struct run *run, size_t tensor, struct safetensors_writer
 static int convert_tensor(struct run *run, size_t tensor, struct safetensors_writer *w,
                           struct imp_error *err) {
     if (run->c->layout->tensors[tensor].quantized) return convert_matrix(run, tensor, w, err);
-    if (!source_is_float(run->c->source->tensors[tensor].dtype))
-        return copy_tensor(run, tensor, w, err);
-    start_tensor(run, tensor, STEP_PLAIN);
+    const struct source_tensor *t = &run->c->source->tensors[tensor];
+    const bool made = is_made(run->c->source, t);
+    if (!made && !source_is_float(t->dtype)) return copy_tensor(run, tensor, w, err);
+    start_tensor(run, tensor, made ? STEP_BYTES : STEP_PLAIN);
     return convert_rows(run, w, err);
 }
 
@@ -268,7 +284,7 @@ static void allocate(struct run *run) {
     size_t n = CHUNK_VALUES, threads = (size_t)pool_threads(run->c->pool);
     for (size_t i = 0; i < s->tensor_count; i++) {
         const struct source_tensor *t = &s->tensors[i];
-        if (!source_is_float(t->dtype)) continue;
+        if (!source_is_float(t->dtype) && !is_made(s, t)) continue;
         if ((size_t)t->cols > n) n = (size_t)t->cols;
         uint64_t bytes = (uint64_t)t->rows * (uint64_t)t->cols * 4;
         run->total_bytes += layout->tensors[i].quantized ? 2 * bytes : bytes;

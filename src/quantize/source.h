@@ -16,11 +16,12 @@
 
 struct source_tensor {
     const char *name; /* Hugging Face's: "model.layers.0.mlp.up_proj.weight" */
-    enum dtype dtype; /* a float type: rows are read and BF16 is written; else copied as it is */
+    enum dtype dtype; /* a float type: rows are read and BF16 is written; else bytes as they are */
     int dims;
     int64_t shape[CAP_TENSOR_DIMS];
     int64_t rows, cols; /* cols: the last dimension (1 for a scalar); rows: all others together */
-    const uint8_t *raw; /* the bytes as they stand, where `dtype` says what they are; else NULL */
+    const uint8_t *raw; /* the bytes as they stand, where `dtype` says what they are; else NULL: a
+                           tensor that is no float is then made by read_bytes */
 };
 
 struct source_file { /* a file of the new folder that the source already has */
@@ -41,6 +42,9 @@ struct source {
     void *state; /* of the kind that opened it */
     int (*read)(const struct source *s, size_t tensor, int64_t first, int64_t count, float *out,
                 struct imp_error *err);
+    /* The same rows as bytes; only where a tensor needs it. */
+    void (*read_bytes)(const struct source *s, size_t tensor, int64_t first, int64_t count,
+                       uint8_t *out);
     void (*close)(struct source *s);
 };
 

@@ -9,7 +9,24 @@ static int compare(const void *a, const void *b) {
     struct slice x = (*(const struct added_token *const *)a)->match;
     struct slice y = (*(const struct added_token *const *)b)->match;
     int order = memcmp(x.data, y.data, x.size < y.size ? x.size : y.size);
-    return order ? order : (x.size > y.size) - (x.size < y.size);
+    if (order == 0) order = (x.size > y.size) - (x.size < y.size);
+    if (order != 0) return order;
+    /* Two that are the same when normalized: a special one wins, then the one listed first. */
+    const struct added_token *p = *(const struct added_token *const *)a;
+    const struct added_token *q = *(const struct added_token *const *)b;
+    return p->special != q->special ? q->special - p->special : (p > q) - (p < q);
+}
+
+/* At most one that is special and one that is not have the same match. */
+static void drop_repeated(struct added_set *set) {
+    uint32_t kept = 0;
+    for (uint32_t i = 0; i < set->count; i++) {
+        const struct added_token *last = kept ? set->tokens[kept - 1] : NULL;
+        bool repeated = last && last->special == set->tokens[i]->special &&
+                        slice_equal(last->match, set->tokens[i]->match);
+        if (!repeated) set->tokens[kept++] = set->tokens[i];
+    }
+    set->count = kept;
 }
 
 void added_set_build(struct added_set *set, const struct added_token *tokens, size_t count,
@@ -21,6 +38,7 @@ void added_set_build(struct added_set *set, const struct added_token *tokens, si
         set->tokens[set->count++] = &tokens[i];
     }
     if (set->count > 0) qsort(set->tokens, set->count, sizeof *set->tokens, compare);
+    drop_repeated(set);
     uint32_t i = 0;
     for (int b = 0; b < 256; b++) {
         set->first[b] = i;
@@ -66,9 +84,12 @@ static const struct added_token *longest_at(const struct added_set *set,
     uint32_t low = set->first[lead], high = set->first[lead + 1];
     const struct added_token *best = NULL;
     for (size_t depth = 1; low < high; depth++) {
-        if (set->tokens[low]->match.size == depth && !crosses(rules, set->tokens[low], at)) {
-            best = set->tokens[low];
+        uint32_t same = low;
+        while (same < high && set->tokens[same]->match.size == depth &&
+               crosses(rules, set->tokens[same], at)) {
+            same++;
         }
+        if (same < high && set->tokens[same]->match.size == depth) best = set->tokens[same];
         if (at + depth >= size) break;
         int byte = (unsigned char)text[at + depth];
         low = lower_bound(set, low, high, depth, byte);

@@ -207,18 +207,8 @@ static void map_bytes(struct str *out, const char *piece, size_t size) {
     }
 }
 
-void bpe_encode(const struct bpe *bpe, struct bpe_scratch *s, const char *piece, size_t size,
-                bool raw, struct ids *out) {
-    if (size == 0) return;
-    if (raw && (bpe->ignore_merges || !bpe->all_bytes)) map_bytes(&s->mapped, piece, size);
-    if (bpe->ignore_merges) {
-        int32_t whole =
-            raw ? vocab_find(bpe, s->mapped.data, s->mapped.size) : vocab_find(bpe, piece, size);
-        if (whole >= 0) {
-            ids_add(out, whole);
-            return;
-        }
-    }
+static void encode_piece(const struct bpe *bpe, struct bpe_scratch *s, const char *piece,
+                         size_t size, bool raw, struct ids *out) {
     /* At most one symbol a byte, and an unknown that is due while bytes are written. */
     reserve(s, 2 * size + 2);
     size_t n = size;
@@ -234,5 +224,41 @@ void bpe_encode(const struct bpe *bpe, struct bpe_scratch *s, const char *piece,
         merge_small(bpe, s, n, out);
     } else {
         merge_large(bpe, s, n, out);
+    }
+}
+
+/* Where the next word begins: at a mark with something else before it. */
+static size_t next_word(const char *p, size_t from, size_t size) {
+    const size_t n = sizeof BPE_SPACE - 1;
+    while (from < size) {
+        const char *mark = memmem(p + from, size - from, BPE_SPACE, n);
+        if (mark == NULL) break;
+        size_t at = (size_t)(mark - p);
+        if (at >= n && memcmp(mark - n, BPE_SPACE, n) != 0) return at;
+        if (at > 0 && at < n) return at;
+        from = at + n;
+    }
+    return size;
+}
+
+void bpe_encode(const struct bpe *bpe, struct bpe_scratch *s, const char *piece, size_t size,
+                bool raw, struct ids *out) {
+    if (size == 0) return;
+    if (raw && (bpe->ignore_merges || !bpe->all_bytes)) map_bytes(&s->mapped, piece, size);
+    if (bpe->ignore_merges) {
+        int32_t whole =
+            raw ? vocab_find(bpe, s->mapped.data, s->mapped.size) : vocab_find(bpe, piece, size);
+        if (whole >= 0) {
+            ids_add(out, whole);
+            return;
+        }
+    }
+    if (raw || !bpe->words) {
+        encode_piece(bpe, s, piece, size, raw, out);
+        return;
+    }
+    for (size_t start = 0, end; start < size; start = end) {
+        end = next_word(piece, start + 1, size);
+        encode_piece(bpe, s, piece + start, end - start, false, out);
     }
 }

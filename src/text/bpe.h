@@ -13,6 +13,8 @@
 #include "base/map.h"
 #include "text/tokenizer.h"
 
+#define BPE_SPACE "\xE2\x96\x81" /* "▁", SentencePiece's space */
+
 struct merge {
     uint64_t pair; /* left id << 32 | right id; NO_PAIR: free */
     uint32_t rank; /* lower merges first */
@@ -28,6 +30,7 @@ struct bpe {
     int32_t ascii_ids[128];    /* of the character itself, or -1 */
     bool all_bytes;            /* every byte_ids is there */
     bool byte_fallback, fuse_unk, ignore_merges;
+    bool words;     /* no merge joins what stands before a "▁" to it: texts may be cut there */
     int32_t unk_id; /* -1: unknown characters vanish */
 };
 

@@ -130,6 +130,10 @@ bool chat_has_template(const struct chat *chat) {
 
 /* ---- rendering ---- */
 
+/* A client may send any role; only these can be part of a special token. */
+static const char *const roles[] = {"system", "developer", "user", "assistant",
+                                    "tool",   "function",  NULL};
+
 /* Variables of one rendering; the document owns those that the request did not bring. */
 struct variables {
     yyjson_mut_doc *made;
@@ -202,12 +206,12 @@ static void make_variables(const struct chat *chat, const struct chat_request *r
     yyjson_obj_foreach(made, i, n, key, value) {
         const char *name = yyjson_get_str(key);
         bool tools = strcmp(name, "tools") == 0 && r->tools;
-        out->v[out->count++] = (struct jinja_var){name, tools ? r->tools : value, tools};
+        out->v[out->count++] = (struct jinja_var){name, tools ? r->tools : value, tools, NULL};
     }
-    out->v[out->count++] = (struct jinja_var){"messages", r->messages, true};
+    out->v[out->count++] = (struct jinja_var){"messages", r->messages, true, roles};
     if (extra == 0) return;
     yyjson_obj_foreach(r->kwargs, i, n, key, value) {
-        out->v[out->count++] = (struct jinja_var){yyjson_get_str(key), value, true};
+        out->v[out->count++] = (struct jinja_var){yyjson_get_str(key), value, true, NULL};
     }
 }
 

@@ -29,7 +29,8 @@ struct chat_request {
 };
 
 /* kwargs may not replace messages, tools, add_generation_prompt, bos_token, eos_token:
- * IMP_ERR_REQUEST. Origin `message`: everything under messages and tools. */
+ * IMP_ERR_REQUEST. Origin `message`: everything under messages, tools and
+ * kwargs, but for the usual roles. */
 int chat_render(const struct chat *chat, const struct chat_request *request,
                 struct jinja_output *out, struct imp_error *err);
 

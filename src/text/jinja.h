@@ -27,6 +27,9 @@ struct jinja_var {
     const char *name;
     yyjson_val *value; /* NULL: undefined */
     bool message;
+    /* An array of objects: their member `role` does not count as a message's where it is one of
+     * these. Templates write "<|" + role + "|>" and mean one token. NULL: none; ends with NULL. */
+    const char *const *roles;
 };
 
 struct jinja_clock {

@@ -11,10 +11,9 @@ static bool char_is(uint32_t c, int kind) {
                  k == UTF8PROC_CATEGORY_LT || k == UTF8PROC_CATEGORY_LM ||
                  k == UTF8PROC_CATEGORY_LO;
     bool decimal = k == UTF8PROC_CATEGORY_ND;
-    bool digit = decimal || c == 0xb2 || c == 0xb3 || c == 0xb9 || c == 0x2070 ||
-                 (c >= 0x2074 && c <= 0x2079) || (c >= 0x2080 && c <= 0x2089) ||
-                 (c >= 0x2460 && c <= 0x2468);
-    bool numeric = digit || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO;
+    bool digit = decimal || char_in_ranges(other_digit_ranges, other_digit_count, c);
+    bool numeric = decimal || k == UTF8PROC_CATEGORY_NL || k == UTF8PROC_CATEGORY_NO ||
+                   char_in_ranges(other_numeric_ranges, other_numeric_count, c);
     switch (kind) {
     case IS_ALPHA:
         return alpha;
@@ -59,26 +58,25 @@ ALL_CHARS(m_isdecimal, IS_DECIMAL, false)
 ALL_CHARS(m_isprintable, IS_PRINTABLE, true)
 ALL_CHARS(m_isascii, IS_ASCII, true)
 
-static struct jv cased(struct jstr *s, utf8proc_category_t wanted, utf8proc_category_t other) {
+static struct jv cased(struct jstr *s, bool (*wanted)(uint32_t), bool (*other)(uint32_t)) {
     bool any = false;
     for (size_t at = 0; at < s->n;) {
         uint32_t code;
         at += utf8_decode(s->p + at, s->n - at, &code);
-        utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)code);
-        if (k == other || k == UTF8PROC_CATEGORY_LT) return jv_bool(false);
-        any = any || k == wanted;
+        if (other(code) || char_is_title(code)) return jv_bool(false);
+        any = any || wanted(code);
     }
     return jv_bool(any);
 }
 
 struct jv m_isupper(struct jx *x, struct jcall *c) {
     (void)x;
-    return cased(c->self.u.s, UTF8PROC_CATEGORY_LU, UTF8PROC_CATEGORY_LL);
+    return cased(c->self.u.s, char_is_upper, char_is_lower);
 }
 
 struct jv m_islower(struct jx *x, struct jcall *c) {
     (void)x;
-    return cased(c->self.u.s, UTF8PROC_CATEGORY_LL, UTF8PROC_CATEGORY_LU);
+    return cased(c->self.u.s, char_is_lower, char_is_upper);
 }
 
 struct jv m_istitle(struct jx *x, struct jcall *c) {
@@ -88,9 +86,7 @@ struct jv m_istitle(struct jx *x, struct jcall *c) {
     for (size_t at = 0; at < s->n;) {
         uint32_t code;
         at += utf8_decode(s->p + at, s->n - at, &code);
-        utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)code);
-        bool upper = k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LT;
-        bool lower = k == UTF8PROC_CATEGORY_LL;
+        bool upper = char_is_upper(code) || char_is_title(code), lower = char_is_lower(code);
         if ((upper && inside) || (lower && !inside)) return jv_bool(false);
         inside = upper || lower;
         any = any || inside;

@@ -72,17 +72,22 @@ static struct jv eval_dict(struct jx *x, struct frame *f, const struct node *n) 
 
 static struct jv eval_item(struct jx *x, struct frame *f, const struct node *n) {
     struct jv o = eval(x, f, n->a);
-    if (n->b->kind != N_SLICE) return get_item(x, o, eval(x, f, n->b));
     const struct node *s = n->b;
+    if (s->kind != N_SLICE) {
+        struct jv key = eval(x, f, s);
+        x->at = n;
+        return get_item(x, o, key);
+    }
     struct jv part[3] = {{J_MISSING, {0}}, {J_MISSING, {0}}, {J_MISSING, {0}}};
     if (s->a) part[0] = eval(x, f, s->a);
     if (s->b) part[1] = eval(x, f, s->b);
     if (s->c) part[2] = eval(x, f, s->c);
+    x->at = n;
     bool sliceable = o.type == J_STR || o.type == J_LIST || o.type == J_TUPLE;
-    if (!sliceable && n->flag) {
-        return jv_undef(
-            "the constant cannot be sliced"); /* jinja2 folds it, and is lenient there */
+    for (int i = 0; i < 3; i++) {
+        sliceable = sliceable && (is_int(part[i]) || part[i].type <= J_NONE);
     }
+    if (!sliceable && n->flag) return jv_undef("the constant cannot be sliced");
     return get_slice(x, o, part);
 }
 
@@ -295,6 +300,12 @@ static struct jv binary(struct jx *x, enum op op, struct jv a, struct jv b) {
             type_name(b));
 }
 
+static struct jv eval_binary(struct jx *x, struct frame *f, const struct node *n) {
+    struct jv a = eval(x, f, n->a), b = eval(x, f, n->b);
+    x->at = n;
+    return binary(x, n->op, a, b);
+}
+
 static bool holds(struct jx *x, enum op op, struct jv a, struct jv b) {
     switch (op) {
     case OP_EQ:
@@ -320,7 +331,7 @@ static struct jv eval_compare(struct jx *x, struct frame *f, const struct node *
     struct jv left = eval(x, f, n->a);
     for (const struct node *o = n->list; o; o = o->next) {
         struct jv right = eval(x, f, o->a);
-        x->at = n;
+        x->at = o;
         if (!holds(x, o->op, left, right)) return jv_bool(false);
         left = right;
     }
@@ -335,6 +346,7 @@ static struct jv eval_concat(struct jx *x, struct frame *f, const struct node *n
 }
 
 static struct jv eval_sign(struct jx *x, const struct node *n, struct jv v) {
+    x->at = n;
     if (v.type == J_UNDEF) jx_fail(x, "%s", v.u.hint);
     if (!is_number(v)) jx_fail(x, "bad operand type for unary sign: '%s'", type_name(v));
     if (n->kind == N_NEG) return num_negate(x, v);
@@ -383,8 +395,7 @@ static struct jv eval_inner(struct jx *x, struct frame *f, const struct node *n)
         v = eval(x, f, n->a);
         return is_true(x, v) ? v : eval(x, f, n->b);
     case N_BINARY:
-        v = eval(x, f, n->a);
-        return binary(x, n->op, v, eval(x, f, n->b));
+        return eval_binary(x, f, n);
     case N_COMPARE:
         return eval_compare(x, f, n);
     case N_CONCAT:

@@ -13,7 +13,7 @@ void jx_fail(struct jx *x, const char *fmt, ...) {
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    snprintf(where, sizeof where, "%s: line %d", x->t->name, x->at ? x->at->line : 1);
+    place_name(x->t, x->at ? x->at->place : (struct place){1, 1}, where, sizeof where);
     error_set(x->err, IMP_ERR_TEMPLATE, where, "%s", message);
     longjmp(x->fail, 1);
 }
@@ -38,13 +38,14 @@ static void assign(struct jx *x, struct frame *f, const struct node *target, str
         return;
     }
     if (target->kind == N_NSREF) {
-        struct node name = {.kind = N_NAME, .symbol = target->symbol, .line = target->line};
+        struct node name = {.kind = N_NAME, .symbol = target->symbol, .place = target->place};
         struct jv ns = eval(x, f, &name);
         x->at = target;
         if (ns.type != J_NAMESPACE) jx_fail(x, "cannot assign attribute on non-namespace object");
         dict_set(x, ns.u.d, target->value, value);
         return;
     }
+    x->at = target;
     struct jlist *items = items_of(x, value);
     size_t at = 0;
     for (const struct node *c = target->list; c; c = c->next, at++) {
@@ -64,30 +65,62 @@ static struct jv capture(struct jx *x, struct frame *f, const struct node *body)
     return buf_take(&b);
 }
 
-/* What passes the loop's own test, judged before the first pass as nothing can change it. */
-static struct jlist *filter_items(struct jx *x, struct frame *f, const struct node *n,
-                                  struct jlist *items) {
-    struct jlist *kept = list_make(x, J_LIST, 0).u.l;
-    for (size_t i = 0; i < items->n; i++) {
-        struct frame *inner = frame_new(x, f);
-        assign(x, inner, n->a, items->v[i]);
-        if (is_true(x, eval(x, inner, n->c))) list_add(x, kept, items->v[i]);
+/* Whether the loop's own test lets an item pass: judged when the item is needed, so that it sees
+ * what the passes before it put into a namespace. */
+static bool passes(struct jx *x, struct jloop *loop, struct jv item) {
+    const struct node *n = loop->node;
+    if (n->c == NULL) return true;
+    struct frame *inner = frame_new(x, loop->outer);
+    assign(x, inner, n->a, item);
+    return is_true(x, eval(x, inner, n->c));
+}
+
+static bool loop_fetch(struct jx *x, struct jloop *loop) {
+    struct jv item;
+    while (loop->source && iter_next(x, loop->source, &item)) {
+        if (!passes(x, loop, item)) continue;
+        list_add(x, loop->items, item);
+        return true;
     }
-    return kept;
+    loop->source = NULL;
+    return false;
+}
+
+bool loop_has(struct jx *x, struct jloop *loop, size_t n) {
+    while (loop->index0 + n >= loop->items->n) {
+        if (!loop_fetch(x, loop)) return false;
+    }
+    return true;
+}
+
+size_t loop_length(struct jx *x, struct jloop *loop) {
+    while (loop_fetch(x, loop)) continue;
+    return loop->items->n;
+}
+
+static struct jloop *loop_begin(struct jx *x, struct frame *f, const struct node *n,
+                                struct jv iterable) {
+    struct jloop *loop = jx_alloc(x, sizeof *loop);
+    loop->node = n;
+    loop->outer = f;
+    if (n->c || iterable.type == J_ITER) {
+        loop->source = iter_over(x, iterable);
+        loop->items = list_make(x, J_LIST, 0).u.l;
+    } else {
+        loop->items = items_of(x, iterable);
+    }
+    return loop;
 }
 
 static void run_loop(struct jx *x, struct frame *f, const struct node *n, struct jv iterable,
                      int64_t depth0) {
-    struct jlist *items = items_of(x, iterable);
-    if (n->c) items = filter_items(x, f, n, items);
-    struct jloop *loop = jx_alloc(x, sizeof *loop);
-    *loop = (struct jloop){.items = items, .depth0 = depth0, .outer = f};
-    loop->recurse = n->flag ? n : NULL;
+    struct jloop *loop = loop_begin(x, f, n, iterable);
+    loop->depth0 = depth0;
     bool completed = false; /* jinja2 looks whether any pass reached its end */
-    for (; loop->index0 < items->n; loop->index0++) {
+    for (; loop_has(x, loop, 0); loop->index0++) {
         struct frame *inner = scope_new(x, f, &n->hidden);
         frame_set(x, inner, x->t->sym_loop, (struct jv){J_LOOP, {.loop = loop}});
-        assign(x, inner, n->a, items->v[loop->index0]);
+        assign(x, inner, n->a, loop->items->v[loop->index0]);
         exec_list(x, inner, n->body);
         if (x->flow == FLOW_NEXT) completed = true;
         bool stop = x->flow == FLOW_BREAK;
@@ -98,12 +131,12 @@ static void run_loop(struct jx *x, struct frame *f, const struct node *n, struct
 }
 
 struct jv loop_again(struct jx *x, struct jloop *loop, struct jv items) {
-    if (loop->recurse == NULL) jx_fail(x, "the loop must have the 'recursive' marker");
+    if (!loop->node->flag) jx_fail(x, "the loop must have the 'recursive' marker");
     if (++x->calls > CAP_TEMPLATE_DEPTH) jx_fail(x, "recursion deeper than %d", CAP_TEMPLATE_DEPTH);
     struct jbuf b, *outer = x->out;
     buf_init(&b, x);
     x->out = &b;
-    run_loop(x, loop->outer, loop->recurse, items, loop->depth0 + 1);
+    run_loop(x, loop->outer, loop->node, items, loop->depth0 + 1);
     x->out = outer;
     x->calls--;
     return buf_take(&b);
@@ -180,8 +213,8 @@ static struct jv macro_value(struct jx *x, struct frame *f, const struct node *n
 
 /* The call with one keyword more: the block as `caller`. */
 static void exec_call_block(struct jx *x, struct frame *f, const struct node *n) {
-    struct node call = *n->a, caller = {.kind = N_NAME, .line = n->line};
-    struct node constant = {.kind = N_CONST, .line = n->line, .value = macro_value(x, f, n)};
+    struct node call = *n->a, caller = {.kind = N_NAME, .place = n->place};
+    struct node constant = {.kind = N_CONST, .place = n->place, .value = macro_value(x, f, n)};
     caller.value = str_text(x, "caller");
     caller.a = &constant;
     caller.next = call.kwargs;
@@ -194,7 +227,7 @@ static void exec_call_block(struct jx *x, struct frame *f, const struct node *n)
 /* A filter chain whose innermost value is the text of a block. */
 static struct jv filter_text(struct jx *x, struct frame *f, const struct node *chain,
                              struct jv text) {
-    struct node constant = {.kind = N_CONST, .line = chain->line, .value = text};
+    struct node constant = {.kind = N_CONST, .place = chain->place, .value = text};
     struct node copy = *chain;
     if (chain->a) {
         constant.value = filter_text(x, f, chain->a, text);
@@ -318,6 +351,16 @@ static void write_output(struct jinja_output *out, const struct jbuf *b) {
     }
 }
 
+static void trust_roles(struct jx *x, struct jv messages, const char *const *roles) {
+    struct jv key = str_text(x, "role");
+    for (size_t i = 0; messages.type == J_LIST && i < messages.u.l->n; i++) {
+        struct jv m = messages.u.l->v[i], *role = m.type == J_DICT ? dict_get(x, m.u.d, key) : NULL;
+        for (const char *const *r = roles; role && *r; r++) {
+            if (str_is(*role, *r)) *role = str_text(x, *r);
+        }
+    }
+}
+
 static void define_variables(struct jx *x, struct frame *context, const struct jinja_var *vars,
                              size_t count) {
     for (size_t i = 0; i < count; i++) {
@@ -325,7 +368,9 @@ static void define_variables(struct jx *x, struct frame *context, const struct j
         struct slice name = slice_of(vars[i].name);
         for (size_t k = 0; k < x->t->symbol_count; k++) { /* others cannot be read */
             if (!slice_equal(x->t->symbols[k], name)) continue;
-            frame_set(x, context, (int)k, value_from_json(x, vars[i].value, vars[i].message, 0));
+            struct jv value = value_from_json(x, vars[i].value, vars[i].message, 0);
+            if (vars[i].roles) trust_roles(x, value, vars[i].roles);
+            frame_set(x, context, (int)k, value);
             break;
         }
     }

@@ -382,12 +382,21 @@ static struct jv f_tojson(struct jx *x, struct jcall *c) {
     return to_json(x, c->self, c);
 }
 
-/* repr with the keys of dicts in order, as long as it fits a line. */
+enum { PPRINT_WIDTH = 80 };
+
+/* repr with the keys of dicts in order. Python breaks what is longer than a line by rules that no
+ * prompt has been seen to need. */
 static struct jv f_pprint(struct jx *x, struct jcall *c) {
     struct jbuf b;
+    bool breaks = c->self.type == J_STR || c->self.type == J_LIST || c->self.type == J_TUPLE ||
+                  c->self.type == J_DICT;
     buf_init(&b, x);
-    add_repr(&b, c->self, 0);
-    return buf_take(&b);
+    add_repr(&b, sorted_dicts(x, c->self, 0), 0);
+    struct jv text = buf_take(&b);
+    if (breaks && str_chars(text.u.s) > PPRINT_WIDTH) {
+        jx_fail(x, "pprint of more than a line is not supported");
+    }
+    return text;
 }
 
 static struct jv f_random(struct jx *x, struct jcall *c) {
@@ -395,18 +404,24 @@ static struct jv f_random(struct jx *x, struct jcall *c) {
     jx_fail(x, "random would make one request give different bytes");
 }
 
+static struct jv f_urlize(struct jx *x, struct jcall *c) {
+    (void)c;
+    jx_fail(x, "urlize makes links for web pages, which a prompt is not");
+}
+
 static struct jv f_wordwrap(struct jx *x, struct jcall *c) {
     struct jstr *s = soft(x, c).u.s,
                 *wrap = given(c->a[2]) ? to_str(x, c->a[2]).u.s : str_text(x, "\n").u.s;
     int64_t width = c->a[0].type == J_MISSING ? 79 : int_of(x, c->a[0]);
     bool split_long = c->a[1].type == J_MISSING || is_true(x, c->a[1]);
+    bool hyphens = c->a[3].type == J_MISSING || is_true(x, c->a[3]);
     if (width <= 0) jx_fail(x, "invalid width");
     struct jlist *lines = str_lines(x, s, false).u.l;
     struct jbuf b;
     buf_init(&b, x);
     for (size_t i = 0; i < lines->n; i++) {
         if (i) buf_add_str(&b, wrap);
-        wrap_line(&b, lines->v[i].u.s, (size_t)width, split_long, wrap);
+        wrap_line(&b, lines->v[i].u.s, (size_t)width, split_long, hyphens, wrap);
     }
     return buf_take(&b);
 }
@@ -461,6 +476,7 @@ static const struct jbuiltin filters[] = {
     {"truncate", "length? killwords? end? leeway?", f_truncate, 0},
     {"unique", "case_sensitive? attribute?", f_unique, 0},
     {"upper", "", f_upper, 0},
+    {"urlize", "* **", f_urlize, 0},
     {"urlencode", "", f_urlencode, 0},
     {"wordcount", "", f_wordcount, 0},
     {"wordwrap", "width? break_long_words? wrapstring? break_on_hyphens?", f_wordwrap, 0},

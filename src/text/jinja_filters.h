@@ -28,8 +28,11 @@ struct jv f_sort(struct jx *x, struct jcall *c);
 struct jv f_sum(struct jx *x, struct jcall *c);
 struct jv f_unique(struct jx *x, struct jcall *c);
 
+/* The value with the keys of every dict in it in ascending order. */
+struct jv sorted_dicts(struct jx *x, struct jv v, int depth);
+
 /* One line broken at blanks into lines of at most `width` characters. */
-void wrap_line(struct jbuf *b, struct jstr *line, size_t width, bool split_long,
+void wrap_line(struct jbuf *b, struct jstr *line, size_t width, bool split_long, bool hyphens,
                const struct jstr *newline);
 
 #endif

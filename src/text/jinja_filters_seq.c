@@ -1,6 +1,7 @@
 /* Filters over lists, dicts and everything that can be iterated. */
 #include <string.h>
 
+#include "base/caps.h"
 #include "text/jinja_filters.h"
 
 static bool given(struct jv v) {
@@ -11,10 +12,12 @@ struct jv fold_case(struct jx *x, struct jv v) {
     return v.type == J_STR ? str_case(x, v.u.s, 'l') : v;
 }
 
-/* "a.b.0" or an index into an item; J_NONE and J_MISSING give the item itself. */
-struct jv item_path(struct jx *x, struct jv item, struct jv attribute) {
+struct jv item_path(struct jx *x, struct jv item, struct jv attribute, struct jv otherwise) {
     if (!given(attribute)) return item;
-    if (attribute.type != J_STR) return get_item(x, item, attribute);
+    if (attribute.type != J_STR) {
+        item = get_item(x, item, attribute);
+        return item.type == J_UNDEF && given(otherwise) ? otherwise : item;
+    }
     struct jstr *s = attribute.u.s;
     for (size_t from = 0; from <= s->n;) {
         const char *dot = from < s->n ? memchr(s->p + from, '.', s->n - from) : NULL;
@@ -24,13 +27,14 @@ struct jv item_path(struct jx *x, struct jv item, struct jv attribute) {
         for (size_t i = from; i < to; i++) digits = digits && s->p[i] >= '0' && s->p[i] <= '9';
         if (digits) key = int_parse(x, str_slice(key), 10, &digits);
         item = get_item(x, item, key);
+        if (item.type == J_UNDEF && given(otherwise)) item = otherwise;
         from = to + 1;
     }
     return item;
 }
 
 static struct jv sort_key(struct jx *x, struct jv item, struct jv attribute, bool fold) {
-    struct jv v = item_path(x, item, attribute);
+    struct jv v = item_path(x, item, attribute, jv_none());
     return fold ? fold_case(x, v) : v;
 }
 
@@ -56,7 +60,7 @@ struct jv f_attr(struct jx *x, struct jcall *c) {
     return get_attr(x, o, name, method_find(str_slice(name)));
 }
 
-struct jv f_batch(struct jx *x, struct jcall *c) {
+static struct jv batch_rows(struct jx *x, struct jcall *c) {
     struct jlist *l = items_of(x, c->self), *out = list_make(x, J_LIST, 0).u.l;
     int64_t n = int_of(x, c->a[0]);
     struct jv row = {J_MISSING, {0}};
@@ -72,10 +76,14 @@ struct jv f_batch(struct jx *x, struct jcall *c) {
         jx_steps(x, 1);
         list_add(x, row.u.l, c->a[1]);
     }
-    return iter_make(x, out);
+    return as_list(out);
 }
 
-struct jv f_slice(struct jx *x, struct jcall *c) {
+struct jv f_batch(struct jx *x, struct jcall *c) {
+    return iter_later(x, c, batch_rows);
+}
+
+static struct jv slice_rows(struct jx *x, struct jcall *c) {
     struct jlist *l = items_of(x, c->self), *out = list_make(x, J_LIST, 0).u.l;
     int64_t slices = int_of(x, c->a[0]), at = 0;
     if (slices == 0) jx_fail(x, "integer division or modulo by zero");
@@ -87,7 +95,11 @@ struct jv f_slice(struct jx *x, struct jcall *c) {
         if (given(c->a[1]) && i >= (int64_t)l->n % slices) list_add(x, row.u.l, c->a[1]);
         list_add(x, out, row);
     }
-    return iter_make(x, out);
+    return as_list(out);
+}
+
+struct jv f_slice(struct jx *x, struct jcall *c) {
+    return iter_later(x, c, slice_rows);
 }
 
 struct jv f_default(struct jx *x, struct jcall *c) {
@@ -114,10 +126,33 @@ struct jv f_dictsort(struct jx *x, struct jcall *c) {
     return as_list(items);
 }
 
+struct jv sorted_dicts(struct jx *x, struct jv v, int depth) {
+    if (depth > CAP_TEMPLATE_DEPTH) jx_fail(x, "a value nested too deeply to print");
+    if (v.type == J_LIST || v.type == J_TUPLE) {
+        struct jv out = list_make(x, v.type, v.u.l->n);
+        for (size_t i = 0; i < v.u.l->n; i++) {
+            list_add(x, out.u.l, sorted_dicts(x, v.u.l->v[i], depth + 1));
+        }
+        return out;
+    }
+    if (v.type != J_DICT) return v;
+    struct jlist *keys = list_make(x, J_LIST, 0).u.l, *values = list_make(x, J_LIST, 0).u.l;
+    for (size_t i = 0; i < v.u.d->n; i++) {
+        list_add(x, keys, v.u.d->v[i].key);
+        list_add(x, values, v.u.d->v[i].value);
+    }
+    list_sort(x, values, keys, false);
+    struct jv out = dict_make(x);
+    for (size_t i = 0; i < keys->n; i++) {
+        dict_set(x, out.u.d, keys->v[i], sorted_dicts(x, values->v[i], depth + 1));
+    }
+    return out;
+}
+
 struct jv f_first(struct jx *x, struct jcall *c) {
+    struct jv first;
     if (c->self.type == J_ITER) {
-        struct jiter *it = c->self.u.iter;
-        if (it->at < it->l->n) return it->l->v[it->at++];
+        if (iter_next(x, c->self.u.iter, &first)) return first;
         return jv_undef("No first item, sequence was empty.");
     }
     if (c->self.type == J_STR && c->self.u.s->n > 0) return get_item(x, c->self, jv_int(0));
@@ -138,14 +173,13 @@ struct jv f_groupby(struct jx *x, struct jcall *c) {
     struct jlist *out = list_make(x, J_LIST, 0).u.l;
     bool fold = !is_true(x, c->a[2]);
     for (size_t i = 0; i < l->n; i++) {
-        struct jv v = item_path(x, l->v[i], c->a[0]);
-        if (v.type == J_UNDEF && given(c->a[1])) v = c->a[1];
+        struct jv v = item_path(x, l->v[i], c->a[0], c->a[1]);
         list_add(x, keys, fold ? fold_case(x, v) : v);
     }
     list_sort(x, l, keys, false);
     for (size_t i = 0; i < l->n;) {
-        struct jv members = list_make(x, J_LIST, 0), name = item_path(x, l->v[i], c->a[0]);
-        if (name.type == J_UNDEF && given(c->a[1])) name = c->a[1];
+        struct jv members = list_make(x, J_LIST, 0);
+        struct jv name = item_path(x, l->v[i], c->a[0], c->a[1]);
         size_t first = i;
         for (; i < l->n && equal(x, keys->v[i], keys->v[first]); i++)
             list_add(x, members.u.l, l->v[i]);
@@ -157,11 +191,15 @@ struct jv f_groupby(struct jx *x, struct jcall *c) {
     return as_list(out);
 }
 
-struct jv f_items(struct jx *x, struct jcall *c) {
-    if (c->self.type == J_UNDEF) return iter_make(x, list_make(x, J_LIST, 0).u.l);
+static struct jv item_pairs(struct jx *x, struct jcall *c) {
+    if (c->self.type == J_UNDEF) return list_make(x, J_LIST, 0);
     if (c->self.type != J_DICT) jx_fail(x, "Can only get item pairs from a mapping.");
     struct jview view = {c->self.u.d, 2};
-    return iter_make(x, try_items(x, (struct jv){J_VIEW, {.view = &view}}));
+    return as_list(try_items(x, (struct jv){J_VIEW, {.view = &view}}));
+}
+
+struct jv f_items(struct jx *x, struct jcall *c) {
+    return iter_later(x, c, item_pairs);
 }
 
 struct jv f_join(struct jx *x, struct jcall *c) {
@@ -169,7 +207,7 @@ struct jv f_join(struct jx *x, struct jcall *c) {
     struct jv d = c->a[0].type == J_MISSING ? str_text(x, "") : to_str(x, c->a[0]);
     if (given(c->a[1])) {
         l = copy_list(x, l);
-        for (size_t i = 0; i < l->n; i++) l->v[i] = item_path(x, l->v[i], c->a[1]);
+        for (size_t i = 0; i < l->n; i++) l->v[i] = item_path(x, l->v[i], c->a[1], jv_none());
     }
     return str_join(x, d.u.s, l, true);
 }
@@ -248,19 +286,19 @@ struct jv f_sum(struct jx *x, struct jcall *c) {
     struct jv sum = c->a[1].type == J_MISSING ? jv_int(0) : c->a[1];
     if (sum.type == J_STR) jx_fail(x, "sum() can't sum strings");
     struct node a = {.kind = N_CONST}, b = {.kind = N_CONST};
-    struct node plus = {.kind = N_BINARY, .op = OP_ADD, .a = &a, .b = &b, .line = x->at->line};
+    struct node plus = {.kind = N_BINARY, .op = OP_ADD, .a = &a, .b = &b, .place = x->at->place};
     const struct node *at = x->at;
     for (size_t i = 0; i < l->n; i++) {
         a.value = sum;
-        b.value = item_path(x, l->v[i], c->a[0]);
-        a.line = b.line = at->line;
+        b.value = item_path(x, l->v[i], c->a[0], jv_none());
+        a.place = b.place = at->place;
         sum = eval(x, NULL, &plus);
         x->at = at; /* not into this function's own nodes */
     }
     return sum;
 }
 
-struct jv f_unique(struct jx *x, struct jcall *c) {
+static struct jv unique_items(struct jx *x, struct jcall *c) {
     struct jlist *l = items_of(x, c->self), *out = list_make(x, J_LIST, 0).u.l;
     struct jv seen = dict_make(x);
     bool fold = !is_true(x, c->a[0]);
@@ -270,95 +308,18 @@ struct jv f_unique(struct jx *x, struct jcall *c) {
         dict_set(x, seen.u.d, key, jv_none());
         list_add(x, out, l->v[i]);
     }
-    return iter_make(x, out);
+    return as_list(out);
 }
 
-static struct jv *keyword(struct jargs *args, const char *name) {
-    for (size_t i = 0; i < args->nkw; i++) {
-        if (str_is(args->kw[i].key, name)) return &args->kw[i].value;
-    }
-    return NULL;
-}
-
-static const struct jbuiltin *named(struct jx *x, struct jv name, bool filter) {
-    const struct jbuiltin *b = NULL;
-    if (name.type == J_STR) b = filter ? filter_find(str_slice(name)) : test_find(str_slice(name));
-    if (b == NULL) jx_fail(x, "no %s of that name", filter ? "filter" : "test");
-    return b;
-}
-
-struct jv f_map(struct jx *x, struct jcall *c) {
-    struct jlist *out = list_make(x, J_LIST, 0).u.l;
-    if (!is_true(x, c->self)) return iter_make(x, out);
-    struct jlist *l = items_of(x, c->self);
-    struct jv *attribute = keyword(&c->rest, "attribute"),
-              *otherwise = keyword(&c->rest, "default");
-    bool by_attribute = c->rest.n == 0 && attribute != NULL;
-    if (by_attribute && c->rest.nkw > 1u + (otherwise != NULL))
-        jx_fail(x, "Unexpected keyword argument");
-    if (!by_attribute && c->rest.n == 0) jx_fail(x, "map requires a filter argument");
-    const struct jbuiltin *f = by_attribute ? NULL : named(x, c->rest.v[0], true);
-    struct jargs args = c->rest;
-    if (!by_attribute) {
-        args.v++;
-        args.n--;
-    }
-    for (size_t i = 0; i < l->n; i++) {
-        jx_steps(x, 1);
-        struct jv v =
-            by_attribute ? item_path(x, l->v[i], *attribute) : call_builtin(x, f, l->v[i], &args);
-        if (by_attribute && v.type == J_UNDEF && otherwise && given(*otherwise)) v = *otherwise;
-        list_add(x, out, v);
-    }
-    return iter_make(x, out);
-}
-
-static struct jv choose(struct jx *x, struct jcall *c, bool keep, bool by_attribute) {
-    struct jlist *out = list_make(x, J_LIST, 0).u.l;
-    if (!is_true(x, c->self)) return iter_make(x, out);
-    struct jlist *l = items_of(x, c->self);
-    struct jargs args = c->rest;
-    struct jv attribute = {J_MISSING, {0}};
-    if (by_attribute) {
-        if (args.n == 0) jx_fail(x, "Missing parameter for attribute name");
-        attribute = *args.v++;
-        args.n--;
-    }
-    const struct jbuiltin *test = NULL;
-    if (args.n > 0) {
-        test = named(x, *args.v++, false);
-        args.n--;
-    }
-    for (size_t i = 0; i < l->n; i++) {
-        jx_steps(x, 1);
-        struct jv v = item_path(x, l->v[i], attribute);
-        if (is_true(x, test ? call_builtin(x, test, v, &args) : v) == keep)
-            list_add(x, out, l->v[i]);
-    }
-    return iter_make(x, out);
-}
-
-struct jv f_select(struct jx *x, struct jcall *c) {
-    return choose(x, c, true, false);
-}
-
-struct jv f_reject(struct jx *x, struct jcall *c) {
-    return choose(x, c, false, false);
-}
-
-struct jv f_selectattr(struct jx *x, struct jcall *c) {
-    return choose(x, c, true, true);
-}
-
-struct jv f_rejectattr(struct jx *x, struct jcall *c) {
-    return choose(x, c, false, true);
+struct jv f_unique(struct jx *x, struct jcall *c) {
+    return iter_later(x, c, unique_items);
 }
 
 static bool blank(char c) {
     return c == ' ' || (c >= 9 && c <= 13);
 }
 
-void wrap_line(struct jbuf *b, struct jstr *line, size_t width, bool split_long,
+void wrap_line(struct jbuf *b, struct jstr *line, size_t width, bool split_long, bool hyphens,
                const struct jstr *newline) {
     size_t column = 0, at = 0, pending = 0;
     bool any = false, first = true;
@@ -371,6 +332,9 @@ void wrap_line(struct jbuf *b, struct jstr *line, size_t width, bool split_long,
         struct jv word = str_part(b->x, line, at, to - at);
         size_t n = str_chars(word.u.s);
         at = to;
+        if (hyphens && column + pending + n > width && memchr(word.u.s->p, '-', word.u.s->n)) {
+            jx_fail(b->x, "wordwrap at a hyphen is not supported");
+        }
         if (any && column + pending + n > width) {
             buf_add_str(b, newline);
             column = pending = 0;

@@ -10,7 +10,7 @@
 struct spec {
     struct jv fill;         /* string, or J_MISSING for a blank */
     char align, sign, type; /* 0: not given */
-    bool alternate, zero;
+    bool alternate, zero, no_negative_zero;
     char grouping;
     int64_t width, precision; /* precision -1: none */
 };
@@ -55,21 +55,30 @@ static void group_digits(struct str *out, struct slice digits, char separator, s
 static void add_number(struct jbuf *b, bool negative, const char *prefix, struct slice digits,
                        const char *rest, const struct spec *s) {
     struct str text = {0};
+    struct spec outer = *s;
     const char *sign = negative ? "-" : s->sign == '+' ? "+" : s->sign == ' ' ? " " : "";
-    size_t other = strlen(sign) + strlen(prefix) + strlen(rest), width = 0;
-    bool zero = (s->zero && s->align == 0) || s->align == '=';
-    if (zero && s->fill.type == J_MISSING && s->width > 0 && (size_t)s->width > other) {
-        width = (size_t)s->width - other;
+    size_t before = strlen(sign) + strlen(prefix), width = 0;
+    if (s->zero && outer.align == 0) outer.align = '=';
+    if (s->zero && outer.fill.type == J_MISSING) outer.fill = str_text(b->x, "0");
+    bool inside = outer.align == '='; /* the filling stands between sign and digits */
+    if (inside && str_is(outer.fill, "0") && s->width > 0) { /* and is grouped like them */
+        width = before + strlen(rest);
+        width = (size_t)s->width > width ? (size_t)s->width - width : 0;
     }
-    str_add_text(&text, sign);
-    str_add_text(&text, prefix);
-    group_digits(&text, digits, s->grouping, strlen(prefix) == 2 ? 4 : 3, width);
+    if (inside) {
+        outer.align = '>';
+        outer.width -= (int64_t)before;
+        buf_text(b, sign, false);
+        buf_text(b, prefix, false);
+    } else {
+        str_add_text(&text, sign);
+        str_add_text(&text, prefix);
+    }
+    group_digits(&text, digits, s->grouping, s->type && strchr("xXob", s->type) ? 4 : 3, width);
     str_add_text(&text, rest);
     struct jv v =
         str_make(b->x, arena_strndup(&b->x->arena, text.data, text.size), text.size, false);
     str_free(&text);
-    struct spec outer = *s;
-    if (outer.align == '=') outer.align = 0;
     add_padded(b, v.u.s, &outer, '>');
 }
 
@@ -123,7 +132,25 @@ static void add_float_number(struct jbuf *b, double f, const struct spec *s) {
     }
     if (type == '%') strcat(text, "%");
     size_t n = strspn(text, "0123456789");
-    add_number(b, signbit(f) != 0, "", (struct slice){text, n}, text + n, s);
+    bool zero = strspn(text, "0.") == strcspn(text, "eE%");
+    bool negative = signbit(f) != 0 && !(zero && s->no_negative_zero);
+    add_number(b, negative, "", (struct slice){text, n}, text + n, s);
+}
+
+/* str(), repr() or ascii(). */
+static void add_converted(struct jbuf *b, struct jv v, char how) {
+    struct jbuf t;
+    if (how == 's') {
+        add_str(b, v);
+    } else if (how == 'r') {
+        add_repr(b, v, 0);
+    } else if (how == 'a') {
+        buf_init(&t, b->x);
+        add_repr(&t, v, 0);
+        add_ascii(b, buf_take(&t).u.s);
+    } else {
+        jx_fail(b->x, "Unknown conversion specifier");
+    }
 }
 
 /* ---- "%s" % value ---- */
@@ -169,11 +196,7 @@ static void percent_convert(struct percent *p, struct jbuf *b, struct jv v, stru
     case 's':
     case 'r':
     case 'a':
-        if (s->type == 's') {
-            add_str(&t, v);
-        } else {
-            add_repr(&t, v, 0);
-        }
+        add_converted(&t, v, s->type);
         break;
     case 'c':
         if (v.type == J_STR && str_chars(v.u.s) == 1) {
@@ -248,7 +271,10 @@ static void percent_item(struct percent *p, struct jbuf *b) {
         s.width = s.width == INT64_MIN ? MAX_WIDTH + 1 : -s.width;
     }
     if (s.width > MAX_WIDTH) jx_fail(x, "width too big");
-    if (left) s.align = '<';
+    if (left) {
+        s.align = '<';
+        s.zero = false;
+    }
     if (p->at < f->n && f->p[p->at] == '.') {
         p->at++;
         s.precision = percent_number(p);
@@ -277,7 +303,8 @@ struct jv format_percent(struct jx *x, struct jstr *fmt, struct jv args) {
         p.at = to + 1;
         if (percent) percent_item(&p, &b);
     }
-    bool mapping = args.type == J_DICT || args.type == J_LIST || args.type == J_NAMESPACE;
+    bool mapping = args.type == J_DICT || args.type == J_LIST || args.type == J_RANGE ||
+                   args.type == J_UNDEF; /* what has items need not be used */
     if (p.tuple ? p.next < p.tuple->n : !p.used_single && !mapping) {
         jx_fail(x, "not all arguments converted during string formatting");
     }
@@ -303,6 +330,7 @@ static void parse_spec(struct jx *x, struct slice t, struct spec *s) {
         s->align = t.data[at++];
     }
     if (at < t.size && strchr("+- ", t.data[at])) s->sign = t.data[at++];
+    if (at < t.size && t.data[at] == 'z') at++, s->no_negative_zero = true;
     if (at < t.size && t.data[at] == '#') at++, s->alternate = true;
     if (at < t.size && t.data[at] == '0') {
         at++;
@@ -339,7 +367,8 @@ void format_value(struct jbuf *b, struct jv v, struct slice text) {
          any_float = s.type && strchr("eEfFgG%", s.type);
     if (v.type == J_BOOL && s.type) v = jv_int(v.u.b);
     if (v.type == J_STR || (v.type == J_BOOL && !s.type)) {
-        if ((s.type && s.type != 's') || s.sign || s.grouping || s.align == '=' || s.alternate) {
+        if ((s.type && s.type != 's') || s.sign || s.grouping || s.align == '=' || s.alternate ||
+            s.no_negative_zero) {
             jx_fail(x, "Invalid format specifier for '%s'", type_name(v));
         }
         struct jv str = to_str(x, v.type == J_BOOL ? jv_int(v.u.b) : v);
@@ -352,6 +381,7 @@ void format_value(struct jbuf *b, struct jv v, struct slice text) {
     }
     if (is_int(v) && (s.type == 0 || int_type)) {
         if (s.precision >= 0) jx_fail(x, "Precision not allowed in integer format specifier");
+        if (s.no_negative_zero) jx_fail(x, "'z' not allowed in integer format specifier");
         if (s.type == 'c') {
             struct jbuf t;
             buf_init(&t, x);
@@ -462,13 +492,7 @@ static void braces_into(struct braces *p, struct jbuf *b, struct jstr *f, size_t
             char how = f->p[at + 1];
             struct jbuf t;
             buf_init(&t, x);
-            if (how == 's') {
-                add_str(&t, v);
-            } else if (how == 'r' || how == 'a') {
-                add_repr(&t, v, 0);
-            } else {
-                jx_fail(x, "Unknown conversion specifier");
-            }
+            add_converted(&t, v, how);
             v = buf_take(&t);
             at += 2;
             if (at < close && f->p[at] != ':')

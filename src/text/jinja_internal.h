@@ -108,9 +108,21 @@ struct jview {
     int kind; /* 0 keys, 1 values, 2 items */
 };
 
+struct jx;
+struct jcall;
+struct jiter;
+typedef struct jv (*builtin_fn)(struct jx *x, struct jcall *c);
+typedef bool (*iter_fn)(struct jx *x, struct jiter *it, struct jv *out);
+
 struct jiter {
-    struct jlist *l;
+    struct jlist *l; /* `at` of them are taken */
     size_t at;
+    iter_fn next;       /* makes an item; NULL: `l` holds all that will come */
+    struct jcall *call; /* of the filter that made it, NULL for none */
+    builtin_fn make;
+    struct jiter *source;
+    const struct jbuiltin *fn;
+    bool running;
 };
 
 struct jcycler {
@@ -129,11 +141,12 @@ struct jmethod {
 };
 
 struct jloop {
-    struct jlist *items;
+    struct jlist *items;  /* so far: `source` has more, or is NULL */
+    struct jiter *source; /* what passes n->c of the statement is added when it is needed */
+    const struct node *node;
     size_t index0;
     int64_t depth0;
-    struct jv last_changed;     /* tuple, or J_MISSING */
-    const struct node *recurse; /* the for statement, if it is recursive */
+    struct jv last_changed; /* tuple, or J_MISSING */
     struct frame *outer;
 };
 
@@ -167,9 +180,6 @@ struct jcall {
     struct jv a[BUILTIN_SLOTS];
     struct jargs rest;
 };
-
-struct jx;
-typedef struct jv (*builtin_fn)(struct jx *x, struct jcall *c);
 
 /* signature: names separated by blanks; "name?" may be left out, "_" has no keyword, "*" takes
  * further positional arguments, "**" further keywords. */
@@ -246,12 +256,17 @@ struct hidden {
     int n;
 };
 
+/* Where something stands in the source, from 1; columns count characters. */
+struct place {
+    int line, column;
+};
+
 struct node {
     enum node_kind kind;
     enum op op;
-    int line;
+    struct place place;
     int symbol;                                  /* names: index into the template's symbols */
-    bool flag;                                   /* for: recursive; slices: of a constant */
+    bool flag;                                   /* for: recursive; items: a lenient slice */
     bool uses_varargs, uses_kwargs, uses_caller; /* macros */
     struct node *a, *b, *c;
     struct node *list;   /* children, linked by next */
@@ -293,7 +308,7 @@ enum token_kind {
 
 struct token {
     enum token_kind kind;
-    int line;
+    struct place place;
     struct slice text;
 };
 
@@ -316,13 +331,14 @@ struct parser {
     size_t symbol_cap;
 };
 
-void parse_fail(struct parser *p, int line, const char *fmt, ...)
+void parse_fail(struct parser *p, struct place place, const char *fmt, ...)
     __attribute__((noreturn, format(printf, 3, 4)));
 void jinja_lex(struct parser *p, struct slice source);
 
 void analyse_scopes(struct parser *p);
 
-struct node *node_new(struct parser *p, enum node_kind kind, int line);
+void place_name(const struct jinja *t, struct place place, char *out, size_t size);
+struct node *node_new(struct parser *p, enum node_kind kind, struct place place);
 int parse_symbol(struct parser *p, struct slice name);
 const struct token *parse_peek(struct parser *p, size_t ahead);
 bool parse_at(struct parser *p, const char *text); /* operator or name */
@@ -332,6 +348,7 @@ void parse_expect(struct parser *p, const char *text);
 void parse_enter(struct parser *p); /* one level deeper; p->depth-- leaves */
 struct node *parse_expression(struct parser *p, bool with_condition);
 struct node *parse_tuple(struct parser *p, bool with_condition, const char *end, bool parens);
+void parse_strict_slice(struct node *n);
 struct node *parse_target(struct parser *p, const char *end, bool with_namespace);
 struct node *parse_name_target(struct parser *p);
 struct node *parse_filter_chain(struct parser *p, struct node *inner, bool start_inline);
@@ -366,7 +383,7 @@ struct jx {
     const struct jinja_clock *clock;
     struct jbuf *out;
     struct frame *root;
-    const struct node *at; /* for the line in messages */
+    const struct node *at; /* for the place in messages */
     uint64_t steps;
     int depth, calls;
     enum { FLOW_NEXT, FLOW_BREAK, FLOW_CONTINUE } flow;
@@ -390,7 +407,9 @@ struct slice str_slice(struct jv v);
 size_t str_find(struct slice hay, struct slice needle, size_t from); /* SIZE_MAX: none */
 bool char_is_space(uint32_t c);
 
-struct jv item_path(struct jx *x, struct jv item, struct jv attribute);
+/* "a.b.0" or an index into an item; J_NONE and J_MISSING give the item itself. `otherwise` takes
+ * the place of what is undefined on the way, unless it is J_NONE or J_MISSING. */
+struct jv item_path(struct jx *x, struct jv item, struct jv attribute, struct jv otherwise);
 struct jv fold_case(struct jx *x, struct jv v); /* lower case for strings, others unchanged */
 void buf_init(struct jbuf *b, struct jx *x);
 void buf_add(struct jbuf *b, const char *p, size_t n, bool message);
@@ -413,6 +432,12 @@ struct jv dict_make(struct jx *x);
 void dict_set(struct jx *x, struct jdict *d, struct jv key, struct jv value);
 struct jv *dict_get(struct jx *x, const struct jdict *d, struct jv key);
 struct jv iter_make(struct jx *x, struct jlist *l);
+struct jv iter_later(struct jx *x, const struct jcall *c, builtin_fn make); /* all at first use */
+struct jiter *iter_over(struct jx *x, struct jv v);
+bool iter_next(struct jx *x, struct jiter *it, struct jv *out);
+/* Whether there are `n` items behind the loop's current one. */
+bool loop_has(struct jx *x, struct jloop *loop, size_t n);
+size_t loop_length(struct jx *x, struct jloop *loop);
 struct jv value_from_json(struct jx *x, yyjson_val *v, bool message, int depth);
 
 /* protocols */
@@ -452,6 +477,7 @@ struct jv big_parse_decimal(struct arena *arena, struct slice digits, int base);
 struct jv to_str(struct jx *x, struct jv v);
 void add_str(struct jbuf *b, struct jv v);
 void add_repr(struct jbuf *b, struct jv v, int depth);
+void add_ascii(struct jbuf *b, const struct jstr *s); /* with \\x, \\u, \\U for the rest */
 void float_repr(double f, char out[40]);
 struct jv format_percent(struct jx *x, struct jstr *fmt, struct jv args);
 struct jv format_braces(struct jx *x, struct jstr *fmt, const struct jargs *args);
@@ -482,7 +508,7 @@ bool method_is_mutating(struct slice name, enum jtype type);
 struct jv str_strip(struct jx *x, struct jstr *s, struct jv chars, bool left, bool right);
 struct jv str_replace(struct jx *x, struct jstr *s, struct jstr *old, struct jstr *new_,
                       int64_t count);
-struct jv str_case(struct jx *x, struct jstr *s, int kind); /* 'u' 'l' 't' 'c' 's' */
+struct jv str_case(struct jx *x, struct jstr *s, int kind); /* 'u' 'l' 't' 'c' 's' 'f' */
 struct jv str_lines(struct jx *x, struct jstr *s, bool keep_ends);
 struct jv str_join(struct jx *x, struct jstr *separator, struct jlist *items, bool convert);
 

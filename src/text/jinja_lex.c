@@ -11,8 +11,8 @@ struct lexer {
     struct parser *p;
     const char *s;
     size_t n, at;
-    int line;
-    size_t line_at; /* lines are counted up to here */
+    struct place place; /* of counted_to, up to which lines and columns are counted */
+    size_t counted_to;
     bool line_starting;
     char balance[CAP_TEMPLATE_DEPTH];
     int open;
@@ -24,9 +24,17 @@ bool char_is_space(uint32_t c) {
            c == 0x2029 || c == 0x202f || c == 0x205f || c == 0x3000;
 }
 
-static int line_of(struct lexer *l, size_t at) {
-    for (; l->line_at < at; l->line_at++) l->line += l->s[l->line_at] == '\n';
-    return l->line;
+/* Places are asked for in ascending order. */
+static struct place place_of(struct lexer *l, size_t at) {
+    for (; l->counted_to < at; l->counted_to++) {
+        unsigned char c = (unsigned char)l->s[l->counted_to];
+        if (c == '\n') {
+            l->place = (struct place){l->place.line + 1, 1};
+        } else {
+            l->place.column += (c & 0xc0) != 0x80;
+        }
+    }
+    return l->place;
 }
 
 static void emit(struct lexer *l, enum token_kind kind, size_t from, const char *p, size_t n) {
@@ -38,7 +46,7 @@ static void emit(struct lexer *l, enum token_kind kind, size_t from, const char 
         ts->v = v;
         ts->cap = cap;
     }
-    ts->v[ts->n++] = (struct token){kind, line_of(l, from), {p, n}};
+    ts->v[ts->n++] = (struct token){kind, place_of(l, from), {p, n}};
 }
 
 static bool at_text(const struct lexer *l, size_t at, const char *text) {
@@ -127,7 +135,7 @@ static void lex_raw(struct lexer *l, size_t start) {
         l->at = end;
         return;
     }
-    parse_fail(l->p, line_of(l, start), "missing end of raw directive");
+    parse_fail(l->p, place_of(l, start), "missing end of raw directive");
 }
 
 static void lex_comment(struct lexer *l, size_t start) {
@@ -137,7 +145,7 @@ static void lex_comment(struct lexer *l, size_t start) {
         l->at = end;
         return;
     }
-    parse_fail(l->p, line_of(l, start), "missing end of comment tag");
+    parse_fail(l->p, place_of(l, start), "missing end of comment tag");
 }
 
 static bool digit_in(char c, int base) {
@@ -218,7 +226,7 @@ static size_t hex_escape(struct lexer *l, struct str *out, size_t at, size_t end
         int d = at < end ? hex_value(l->s[at]) : -1;
         if (d < 0) {
             str_free(out);
-            parse_fail(l->p, line_of(l, l->at), "truncated \\%c escape",
+            parse_fail(l->p, place_of(l, l->at), "truncated \\%c escape",
                        digits == 2   ? 'x'
                        : digits == 4 ? 'u'
                                      : 'U');
@@ -227,7 +235,7 @@ static size_t hex_escape(struct lexer *l, struct str *out, size_t at, size_t end
     }
     if (c > 0x10ffff) {
         str_free(out);
-        parse_fail(l->p, line_of(l, l->at), "illegal Unicode character");
+        parse_fail(l->p, place_of(l, l->at), "illegal Unicode character");
     }
     str_add_codepoint(out, c);
     return at;
@@ -256,7 +264,7 @@ static size_t unescape(struct lexer *l, struct str *out, size_t at, size_t end) 
     if (c == 'U') return hex_escape(l, out, at + 1, end, 8);
     if (c == 'N') {
         str_free(out);
-        parse_fail(l->p, line_of(l, l->at), "\\N escapes are not supported");
+        parse_fail(l->p, place_of(l, l->at), "\\N escapes are not supported");
     }
     str_add_char(out, '\\');
     if ((unsigned char)c < 0x80) return at; /* the character itself follows as text */
@@ -278,7 +286,7 @@ static void lex_string(struct lexer *l) {
         }
         end++;
     }
-    if (end >= l->n) parse_fail(l->p, line_of(l, l->at), "unexpected char '%c'", quote);
+    if (end >= l->n) parse_fail(l->p, place_of(l, l->at), "unexpected char '%c'", quote);
     size_t from = l->at + 1;
     if (plain) {
         emit(l, T_STRING, l->at, l->s + from, end - from);
@@ -324,15 +332,15 @@ static void lex_operator(struct lexer *l) {
         if (at_text(l, l->at, two[i])) n = 2;
     }
     if (n == 0 && c && strchr("+-/*%~[](){}><=.:|,;", c)) n = 1;
-    if (n == 0) parse_fail(l->p, line_of(l, l->at), "unexpected character in a tag");
+    if (n == 0) parse_fail(l->p, place_of(l, l->at), "unexpected character in a tag");
     if (n == 1 && (c == '(' || c == '[' || c == '{')) {
         if (l->open == CAP_TEMPLATE_DEPTH) {
-            parse_fail(l->p, line_of(l, l->at), "brackets nested deeper than %d", l->open);
+            parse_fail(l->p, place_of(l, l->at), "brackets nested deeper than %d", l->open);
         }
         l->balance[l->open++] = c == '(' ? ')' : c == '[' ? ']' : '}';
     } else if (n == 1 && (c == ')' || c == ']' || c == '}')) {
         if (l->open == 0 || l->balance[--l->open] != c) {
-            parse_fail(l->p, line_of(l, l->at), "unexpected '%c'", c);
+            parse_fail(l->p, place_of(l, l->at), "unexpected '%c'", c);
         }
     }
     emit(l, T_OP, l->at, l->s + l->at, n);
@@ -389,7 +397,7 @@ static struct slice normalise_newlines(struct parser *p, struct slice source) {
 
 void jinja_lex(struct parser *p, struct slice source) {
     struct slice s = normalise_newlines(p, source);
-    struct lexer l = {.p = p, .s = s.data, .n = s.size, .line = 1, .line_starting = true};
+    struct lexer l = {.p = p, .s = s.data, .n = s.size, .place = {1, 1}, .line_starting = true};
     while (l.at < l.n) {
         size_t tag = l.at;
         while (tag < l.n &&

@@ -13,30 +13,40 @@ static struct jv no_attribute(struct jx *x, struct jv o, struct jv name) {
                                  (int)(s.size > 100 ? 100 : s.size), s.data));
 }
 
-static bool loop_attr(struct jloop *l, struct slice name, struct jv *out) {
-    size_t n = l->items->n, i = l->index0;
+static bool loop_attr(struct jx *x, struct jloop *l, struct slice name, struct jv *out) {
     static const char *const names[] = {"index",  "index0",   "revindex", "revindex0",
                                         "first",  "last",     "length",   "depth",
                                         "depth0", "previtem", "nextitem"};
+    int64_t i = (int64_t)l->index0;
     int which = -1;
     for (int k = 0; k < 11; k++) {
         if (slice_equal(name, slice_of(names[k]))) which = k;
     }
-    const struct jv values[] = {
-        jv_int((int64_t)i + 1),
-        jv_int((int64_t)i),
-        jv_int((int64_t)(n - i)),
-        jv_int((int64_t)(n - i) - 1),
-        jv_bool(i == 0),
-        jv_bool(i + 1 >= n),
-        jv_int((int64_t)n),
-        jv_int(l->depth0 + 1),
-        jv_int(l->depth0),
-        i > 0 ? l->items->v[i - 1] : jv_undef("there is no previous item"),
-        i + 1 < n ? l->items->v[i + 1] : jv_undef("there is no next item"),
-    };
-    if (which >= 0) *out = values[which];
-    return which >= 0;
+    switch (which) {
+    case 0:
+    case 1:
+        return *out = jv_int(i + 1 - which), true;
+    case 2:
+    case 3:
+        return *out = jv_int((int64_t)loop_length(x, l) - i - (which - 2)), true;
+    case 4:
+        return *out = jv_bool(i == 0), true;
+    case 5:
+        return *out = jv_bool(!loop_has(x, l, 1)), true;
+    case 6:
+        return *out = jv_int((int64_t)loop_length(x, l)), true;
+    case 7:
+    case 8:
+        return *out = jv_int(l->depth0 + 8 - which), true;
+    case 9:
+        *out = i > 0 ? l->items->v[i - 1] : jv_undef("there is no previous item");
+        return true;
+    case 10:
+        *out = loop_has(x, l, 1) ? l->items->v[i + 1] : jv_undef("there is no next item");
+        return true;
+    default:
+        return false;
+    }
 }
 
 /* Attributes that are not methods; false if there is none of that name. */
@@ -45,7 +55,7 @@ static bool plain_attr(struct jx *x, struct jv o, struct slice name, struct jv *
         if (slice_equal(name, slice_of("grouper"))) return *out = o.u.l->v[0], true;
         if (slice_equal(name, slice_of("list"))) return *out = o.u.l->v[1], true;
     }
-    if (o.type == J_LOOP) return loop_attr(o.u.loop, name, out);
+    if (o.type == J_LOOP) return loop_attr(x, o.u.loop, name, out);
     if (o.type == J_CYCLER && slice_equal(name, slice_of("current"))) {
         *out = o.u.cycler->l->v[o.u.cycler->at];
         return true;
@@ -221,5 +231,7 @@ struct jv get_slice(struct jx *x, struct jv o, const struct jv part[3]) {
     struct jbuf b;
     buf_init(&b, x);
     for (size_t i = 0; i < out.u.l->n; i++) buf_add_str(&b, out.u.l->v[i].u.s);
-    return buf_take(&b);
+    struct jv text = buf_take(&b);
+    text.u.s->markup = o.u.s->markup;
+    return text;
 }

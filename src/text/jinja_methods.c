@@ -6,7 +6,7 @@
 
 #include "text/jinja_methods.h"
 
-static struct jstr *want_str(struct jx *x, struct jv v) {
+struct jstr *method_str(struct jx *x, struct jv v) {
     if (v.type == J_UNDEF) jx_fail(x, "%s", v.u.hint);
     if (v.type != J_STR) jx_fail(x, "must be str, not %s", type_name(v));
     return v.u.s;
@@ -37,7 +37,7 @@ static size_t chars_before(struct jstr *s, size_t at) {
 
 /* The byte offset of the first or last occurrence between the bounds. */
 static bool search(struct jx *x, struct jcall *c, bool last, size_t *at) {
-    struct jstr *s = c->self.u.s, *needle = want_str(x, c->a[0]);
+    struct jstr *s = c->self.u.s, *needle = method_str(x, c->a[0]);
     size_t from, to;
     bool empty;
     bounds(x, s, c->a[1], c->a[2], &from, &to, &empty);
@@ -92,7 +92,7 @@ static struct jv m_count(struct jx *x, struct jcall *c) {
         for (size_t i = 0; i < l->n; i++) n += equal(x, l->v[i], c->a[0]);
         return jv_int(n);
     }
-    struct jstr *s = c->self.u.s, *needle = want_str(x, c->a[0]);
+    struct jstr *s = c->self.u.s, *needle = method_str(x, c->a[0]);
     size_t from, to;
     bool empty;
     bounds(x, s, c->a[1], c->a[2], &from, &to, &empty);
@@ -116,7 +116,7 @@ static bool has_affix(struct jx *x, struct jcall *c, bool end) {
     bool empty;
     bounds(x, s, c->a[1], c->a[2], &from, &to, &empty);
     for (size_t i = 0; i < l->n; i++) {
-        struct jstr *affix = want_str(x, l->v[i]);
+        struct jstr *affix = method_str(x, l->v[i]);
         if (empty || affix->n > to - from) continue;
         const char *at = end ? s->p + to - affix->n : s->p + from;
         if (affix->n == 0 || memcmp(at, affix->p, affix->n) == 0) return true;
@@ -152,6 +152,10 @@ static struct jv m_lower(struct jx *x, struct jcall *c) {
     return str_case(x, c->self.u.s, 'l');
 }
 
+static struct jv m_casefold(struct jx *x, struct jcall *c) {
+    return str_case(x, c->self.u.s, 'f');
+}
+
 static struct jv m_title(struct jx *x, struct jcall *c) {
     return str_case(x, c->self.u.s, 't');
 }
@@ -165,7 +169,7 @@ static struct jv m_swapcase(struct jx *x, struct jcall *c) {
 }
 
 static struct jv m_replace(struct jx *x, struct jcall *c) {
-    return str_replace(x, c->self.u.s, want_str(x, c->a[0]), want_str(x, c->a[1]),
+    return str_replace(x, c->self.u.s, method_str(x, c->a[0]), method_str(x, c->a[1]),
                        c->a[2].type == J_MISSING ? -1 : int_of(x, c->a[2]));
 }
 
@@ -188,223 +192,6 @@ static struct jv m_format_map(struct jx *x, struct jcall *c) {
             args.kw[args.nkw++] = (struct jkw){d->v[i].key, d->v[i].value};
     }
     return format_braces(x, c->self.u.s, &args);
-}
-
-/* ---- splitting ---- */
-
-static bool space_at(const struct jstr *s, size_t at, size_t *n) {
-    uint32_t c;
-    *n = utf8_decode(s->p + at, s->n - at, &c);
-    return char_is_space(c);
-}
-
-static struct jv split_blanks(struct jx *x, struct jstr *s, int64_t max) {
-    struct jv l = list_make(x, J_LIST, 0);
-    size_t at = 0, n;
-    for (;;) {
-        while (at < s->n && space_at(s, at, &n)) at += n;
-        if (at == s->n) return l;
-        if (max == 0) {
-            struct jv rest = str_part(x, s, at, s->n - at);
-            list_add(x, l.u.l, str_strip(x, rest.u.s, jv_none(), false, true));
-            return l;
-        }
-        size_t from = at;
-        while (at < s->n && !space_at(s, at, &n)) at += n;
-        list_add(x, l.u.l, str_part(x, s, from, at - from));
-        jx_steps(x, 1);
-        max--;
-    }
-}
-
-static void reverse_list(struct jlist *l) {
-    for (size_t i = 0, k = l->n; i + 1 < k; i++) {
-        struct jv swap = l->v[--k];
-        l->v[k] = l->v[i];
-        l->v[i] = swap;
-    }
-}
-
-static size_t char_before(const struct jstr *s, size_t at) {
-    size_t n = 1;
-    while (n < at && n < 4 && ((unsigned char)s->p[at - n] & 0xc0) == 0x80) n++;
-    return at - n;
-}
-
-static struct jv rsplit_blanks(struct jx *x, struct jstr *s, int64_t max) {
-    struct jv l = list_make(x, J_LIST, 0);
-    size_t at = s->n, n;
-    for (;;) {
-        while (at > 0 && space_at(s, char_before(s, at), &n)) at = char_before(s, at);
-        if (at == 0) break;
-        if (max == 0) {
-            struct jv rest = str_part(x, s, 0, at);
-            list_add(x, l.u.l, str_strip(x, rest.u.s, jv_none(), true, false));
-            break;
-        }
-        size_t to = at;
-        while (at > 0 && !space_at(s, char_before(s, at), &n)) at = char_before(s, at);
-        list_add(x, l.u.l, str_part(x, s, at, to - at));
-        jx_steps(x, 1);
-        max--;
-    }
-    reverse_list(l.u.l);
-    return l;
-}
-
-static struct jv m_split(struct jx *x, struct jcall *c) {
-    struct jstr *s = c->self.u.s;
-    int64_t max = c->a[1].type == J_MISSING ? -1 : int_of(x, c->a[1]);
-    if (max < 0) max = INT64_MAX;
-    jx_steps(x, s->n / 32);
-    if (c->a[0].type == J_MISSING || c->a[0].type == J_NONE) return split_blanks(x, s, max);
-    struct jstr *separator = want_str(x, c->a[0]);
-    if (separator->n == 0) jx_fail(x, "empty separator");
-    struct jv l = list_make(x, J_LIST, 0);
-    size_t from = 0;
-    for (; max > 0; max--) {
-        size_t at =
-            str_find((struct slice){s->p, s->n}, (struct slice){separator->p, separator->n}, from);
-        if (at == SIZE_MAX) break;
-        list_add(x, l.u.l, str_part(x, s, from, at - from));
-        from = at + separator->n;
-        jx_steps(x, 1);
-    }
-    list_add(x, l.u.l, str_part(x, s, from, s->n - from));
-    return l;
-}
-
-static size_t find_last(const struct jstr *s, size_t end, const struct jstr *what) {
-    for (size_t at = end; at >= what->n; at--) {
-        if (memcmp(s->p + at - what->n, what->p, what->n) == 0) return at - what->n;
-    }
-    return SIZE_MAX;
-}
-
-static struct jv m_rsplit(struct jx *x, struct jcall *c) {
-    struct jstr *s = c->self.u.s;
-    int64_t max = c->a[1].type == J_MISSING ? -1 : int_of(x, c->a[1]);
-    if (max < 0) max = INT64_MAX;
-    jx_steps(x, s->n / 8);
-    if (c->a[0].type == J_MISSING || c->a[0].type == J_NONE) return rsplit_blanks(x, s, max);
-    struct jstr *separator = want_str(x, c->a[0]);
-    if (separator->n == 0) jx_fail(x, "empty separator");
-    struct jv l = list_make(x, J_LIST, 0);
-    size_t to = s->n;
-    for (; max > 0; max--) {
-        size_t at = find_last(s, to, separator);
-        if (at == SIZE_MAX) break;
-        list_add(x, l.u.l, str_part(x, s, at + separator->n, to - at - separator->n));
-        to = at;
-        jx_steps(x, 1);
-    }
-    list_add(x, l.u.l, str_part(x, s, 0, to));
-    reverse_list(l.u.l);
-    return l;
-}
-
-static struct jv partition(struct jx *x, struct jcall *c, bool last) {
-    struct jstr *s = c->self.u.s, *what = want_str(x, c->a[0]);
-    if (what->n == 0) jx_fail(x, "empty separator");
-    size_t at = last ? find_last(s, s->n, what)
-                     : str_find((struct slice){s->p, s->n}, (struct slice){what->p, what->n}, 0);
-    struct jv t = list_make(x, J_TUPLE, 3);
-    jx_steps(x, s->n / 16);
-    if (at == SIZE_MAX) {
-        struct jv empty = str_part(x, s, 0, 0);
-        if (!last) list_add(x, t.u.l, c->self);
-        list_add(x, t.u.l, empty);
-        list_add(x, t.u.l, empty);
-        if (last) list_add(x, t.u.l, c->self);
-        return t;
-    }
-    list_add(x, t.u.l, str_part(x, s, 0, at));
-    list_add(x, t.u.l, c->a[0]);
-    list_add(x, t.u.l, str_part(x, s, at + what->n, s->n - at - what->n));
-    return t;
-}
-
-static struct jv m_partition(struct jx *x, struct jcall *c) {
-    return partition(x, c, false);
-}
-
-static struct jv m_rpartition(struct jx *x, struct jcall *c) {
-    return partition(x, c, true);
-}
-
-static struct jv m_splitlines(struct jx *x, struct jcall *c) {
-    return str_lines(x, c->self.u.s, is_true(x, c->a[0]));
-}
-
-static struct jv m_removeprefix(struct jx *x, struct jcall *c) {
-    struct jstr *s = c->self.u.s, *p = want_str(x, c->a[0]);
-    bool has = p->n <= s->n && (p->n == 0 || memcmp(s->p, p->p, p->n) == 0);
-    return has ? str_part(x, s, p->n, s->n - p->n) : c->self;
-}
-
-static struct jv m_removesuffix(struct jx *x, struct jcall *c) {
-    struct jstr *s = c->self.u.s, *p = want_str(x, c->a[0]);
-    bool has = p->n <= s->n && (p->n == 0 || memcmp(s->p + s->n - p->n, p->p, p->n) == 0);
-    return has ? str_part(x, s, 0, s->n - p->n) : c->self;
-}
-
-/* ---- padding ---- */
-
-static struct jv pad(struct jx *x, struct jcall *c, char align) {
-    struct jstr *s = c->self.u.s, *fill = str_text(x, " ").u.s;
-    if (c->a[1].type != J_MISSING) fill = want_str(x, c->a[1]);
-    if (str_chars(fill) != 1) jx_fail(x, "The fill character must be exactly one character long");
-    int64_t width = int_of(x, c->a[0]), n = (int64_t)str_chars(s), room = width > n ? width - n : 0;
-    int64_t left = align == '>' ? room : align == '^' ? room / 2 + (room & width & 1) : 0;
-    struct jbuf b;
-    buf_init(&b, x);
-    for (int64_t i = 0; i < left; i++) buf_add_str(&b, fill);
-    buf_add_str(&b, s);
-    for (int64_t i = left; i < room; i++) buf_add_str(&b, fill);
-    return buf_take(&b);
-}
-
-static struct jv m_ljust(struct jx *x, struct jcall *c) {
-    return pad(x, c, '<');
-}
-
-static struct jv m_rjust(struct jx *x, struct jcall *c) {
-    return pad(x, c, '>');
-}
-
-static struct jv m_center(struct jx *x, struct jcall *c) {
-    return pad(x, c, '^');
-}
-
-static struct jv m_zfill(struct jx *x, struct jcall *c) {
-    struct jstr *s = c->self.u.s;
-    int64_t n = int_of(x, c->a[0]) - (int64_t)str_chars(s);
-    size_t sign = s->n > 0 && (s->p[0] == '-' || s->p[0] == '+');
-    struct jbuf b;
-    buf_init(&b, x);
-    buf_add_part(&b, s, 0, sign);
-    for (; n > 0; n--) buf_text(&b, "0", false);
-    buf_add_part(&b, s, sign, s->n - sign);
-    return buf_take(&b);
-}
-
-static struct jv m_expandtabs(struct jx *x, struct jcall *c) {
-    struct jstr *s = c->self.u.s;
-    int64_t size = c->a[0].type == J_MISSING ? 8 : int_of(x, c->a[0]), column = 0;
-    struct jbuf b;
-    buf_init(&b, x);
-    for (size_t at = 0; at < s->n; at++) {
-        if (s->p[at] == '\t') {
-            int64_t n = size > 0 ? size - column % size : 0;
-            column += n;
-            for (; n > 0; n--) buf_text(&b, " ", str_marked(s, at));
-            continue;
-        }
-        buf_add_part(&b, s, at, 1);
-        column += ((unsigned char)s->p[at] & 0xc0) != 0x80;
-        if (s->p[at] == '\n' || s->p[at] == '\r') column = 0;
-    }
-    return buf_take(&b);
 }
 
 /* ---- dicts, lists, loops, others ---- */
@@ -527,7 +314,7 @@ static const struct jbuiltin methods[] = {
     {"rstrip", "_?", m_rstrip, STR},
     {"upper", "", m_upper, STR},
     {"lower", "", m_lower, STR},
-    {"casefold", "", m_lower, STR},
+    {"casefold", "", m_casefold, STR},
     {"title", "", m_title, STR},
     {"capitalize", "", m_capitalize, STR},
     {"swapcase", "", m_swapcase, STR},

@@ -7,21 +7,27 @@
 #include "base/error.h"
 #include "text/jinja_internal.h"
 
-void parse_fail(struct parser *p, int line, const char *fmt, ...) {
+/* The name is cut before the place is. */
+void place_name(const struct jinja *t, struct place place, char *out, size_t size) {
+    snprintf(out, size, "%.*s: line %d, column %d", (int)size - 48, t->name, place.line,
+             place.column);
+}
+
+void parse_fail(struct parser *p, struct place place, const char *fmt, ...) {
     char message[256], where[200];
     va_list args;
     va_start(args, fmt);
     vsnprintf(message, sizeof message, fmt, args);
     va_end(args);
-    snprintf(where, sizeof where, "%s: line %d", p->t->name, line);
+    place_name(p->t, place, where, sizeof where);
     error_set(p->err, IMP_ERR_TEMPLATE, where, "%s", message);
     longjmp(p->fail, 1);
 }
 
-struct node *node_new(struct parser *p, enum node_kind kind, int line) {
+struct node *node_new(struct parser *p, enum node_kind kind, struct place place) {
     struct node *n = arena_alloc(p->arena, sizeof *n);
     n->kind = kind;
-    n->line = line;
+    n->place = place;
     return n;
 }
 
@@ -31,7 +37,7 @@ int parse_symbol(struct parser *p, struct slice name) {
         if (slice_equal(t->symbols[i], name)) return (int)i;
     }
     if (t->symbol_count == CAP_TEMPLATE_NAMES) {
-        parse_fail(p, parse_peek(p, 0)->line, "more than %d names", CAP_TEMPLATE_NAMES);
+        parse_fail(p, parse_peek(p, 0)->place, "more than %d names", CAP_TEMPLATE_NAMES);
     }
     if (t->symbol_count == p->symbol_cap) {
         size_t cap = p->symbol_cap ? p->symbol_cap * 2 : 64;
@@ -70,7 +76,7 @@ static void unexpected(struct parser *p, const char *wanted) {
                                         "start of a tag",   "end of a tag",
                                         "start of a value", "end of a value"};
     struct slice got = t->kind <= T_VAR_END ? slice_of(names[t->kind]) : t->text;
-    parse_fail(p, t->line, "expected %s, got '%.*s'", wanted, (int)(got.size > 40 ? 40 : got.size),
+    parse_fail(p, t->place, "expected %s, got '%.*s'", wanted, (int)(got.size > 40 ? 40 : got.size),
                got.data);
 }
 
@@ -92,7 +98,7 @@ static void expect_kind(struct parser *p, enum token_kind kind, const char *want
 
 void parse_enter(struct parser *p) {
     if (++p->depth > CAP_TEMPLATE_DEPTH) {
-        parse_fail(p, parse_peek(p, 0)->line, "nested deeper than %d levels", CAP_TEMPLATE_DEPTH);
+        parse_fail(p, parse_peek(p, 0)->place, "nested deeper than %d levels", CAP_TEMPLATE_DEPTH);
     }
 }
 
@@ -117,7 +123,7 @@ static void check_unknown(struct parser *p) {
     p->unknown = NULL;
     if (n == NULL || p->soft) return;
     struct slice name = str_slice(n->value);
-    parse_fail(p, n->line, "no %s named '%.*s'", n->kind == N_FILTER ? "filter" : "test",
+    parse_fail(p, n->place, "no %s named '%.*s'", n->kind == N_FILTER ? "filter" : "test",
                (int)(name.size > 40 ? 40 : name.size), name.data);
 }
 
@@ -129,18 +135,18 @@ static struct node *parse_body(struct parser *p, const char *const *ends) {
         const struct token *t = parse_peek(p, 0);
         check_unknown(p);
         if (t->kind == T_EOF) {
-            if (ends) parse_fail(p, t->line, "the template ends before '%s'", ends[0]);
+            if (ends) parse_fail(p, t->place, "the template ends before '%s'", ends[0]);
             break;
         }
         p->at++;
         if (t->kind == T_DATA) {
-            struct node *n = node_new(p, N_DATA, t->line);
+            struct node *n = node_new(p, N_DATA, t->place);
             struct jstr *s = arena_alloc(p->arena, sizeof *s);
             *s = (struct jstr){t->text.data, NULL, t->text.size, SIZE_MAX, false, false};
             n->value = (struct jv){J_STR, {.s = s}};
             tail = append(tail, n);
         } else if (t->kind == T_VAR_BEGIN) {
-            struct node *n = node_new(p, N_OUTPUT, t->line);
+            struct node *n = node_new(p, N_OUTPUT, t->place);
             n->list = parse_tuple(p, true, NULL, false);
             expect_kind(p, T_VAR_END, "}}");
             tail = append(tail, n);
@@ -182,7 +188,7 @@ static struct node *parse_for(struct parser *p, struct node *n) {
     n->a = parse_target(p, "in", false);
     parse_expect(p, "in");
     n->b = parse_tuple(p, false, "recursive", false);
-    if (n->b->kind == N_ITEM) n->b->flag = false;
+    parse_strict_slice(n->b);
     if (parse_skip(p, "if")) n->c = parse_expression(p, true);
     n->flag = parse_skip(p, "recursive");
     bool soft = p->soft;
@@ -206,10 +212,11 @@ static struct node *parse_if(struct parser *p, struct node *n) {
     for (struct node *branch = n;;) {
         branch->kind = N_IF;
         branch->a = parse_tuple(p, false, NULL, false);
+        parse_strict_slice(branch->a);
         p->unknown = NULL;
         branch->body = parse_statements(p, ends);
         if (parse_skip(p, "elif")) {
-            branch->c = node_new(p, N_IF, parse_peek(p, 0)->line);
+            branch->c = node_new(p, N_IF, parse_peek(p, 0)->place);
             branch = branch->c;
             continue;
         }
@@ -229,7 +236,7 @@ static struct node *parse_set(struct parser *p, struct node *n) {
     if (parse_skip(p, "=")) {
         n->kind = N_SET;
         n->b = parse_tuple(p, true, NULL, false);
-        if (n->b->kind == N_ITEM) n->b->flag = false; /* jinja2 folds no undefined value here */
+        parse_strict_slice(n->b);
         return n;
     }
     n->kind = N_SET_BLOCK;
@@ -260,13 +267,13 @@ static void parse_signature(struct parser *p, struct node *n) {
         if (n->list) parse_expect(p, ",");
         struct node *name = parse_name_target(p);
         for (struct node *o = n->list; o; o = o->next) {
-            if (o->symbol == name->symbol) parse_fail(p, name->line, "a parameter twice");
+            if (o->symbol == name->symbol) parse_fail(p, name->place, "a parameter twice");
         }
         if (parse_skip(p, "=")) {
             name->a = parse_expression(p, true);
             defaults = true;
         } else if (defaults) {
-            parse_fail(p, name->line, "non-default argument follows default argument");
+            parse_fail(p, name->place, "non-default argument follows default argument");
         }
         tail = append(tail, name);
     }
@@ -292,7 +299,7 @@ static struct node *parse_macro(struct parser *p, struct node *n) {
     function_body(p, n, "endmacro");
     for (struct node *o = n->list; o; o = o->next) {
         if (o->symbol == p->t->sym_caller && o->a == NULL) {
-            parse_fail(p, n->line, "the caller argument needs a default");
+            parse_fail(p, n->place, "the caller argument needs a default");
         }
     }
     return n;
@@ -302,7 +309,7 @@ static struct node *parse_call_block(struct parser *p, struct node *n) {
     n->kind = N_CALL_BLOCK;
     if (parse_at(p, "(")) parse_signature(p, n);
     n->a = parse_expression(p, true);
-    if (n->a->kind != N_CALL) parse_fail(p, n->line, "expected a call");
+    if (n->a->kind != N_CALL) parse_fail(p, n->place, "expected a call");
     n->symbol = p->t->sym_caller;
     function_body(p, n, "endcall");
     return n;
@@ -338,14 +345,14 @@ static struct node *parse_refused(struct parser *p, struct node *n) {
 
 static struct node *parse_loop_control(struct parser *p, struct node *n, enum node_kind kind) {
     n->kind = kind;
-    if (p->loops == 0) parse_fail(p, n->line, "break or continue outside a loop");
+    if (p->loops == 0) parse_fail(p, n->place, "break or continue outside a loop");
     return n;
 }
 
 static struct node *parse_statement(struct parser *p) {
     const struct token *t = parse_peek(p, 0);
     if (t->kind != T_NAME) unexpected(p, "a tag name");
-    struct node *n = node_new(p, N_SCOPE, t->line);
+    struct node *n = node_new(p, N_SCOPE, t->place);
     p->at++;
     if (token_is(t, "for")) return parse_for(p, n);
     if (token_is(t, "if")) return parse_if(p, n);
@@ -370,7 +377,7 @@ static struct node *parse_statement(struct parser *p) {
     if (token_is(t, "autoescape")) {
         const struct node *on = parse_expression(p, true);
         if (on->kind != N_CONST || on->value.type != J_BOOL || on->value.u.b) {
-            parse_fail(p, t->line, "autoescape is not supported");
+            parse_fail(p, t->place, "autoescape is not supported");
         }
         n->body = inner_body(p, "endautoescape");
         return n;
@@ -379,7 +386,7 @@ static struct node *parse_statement(struct parser *p) {
         token_is(t, "extends")) {
         return parse_refused(p, n);
     }
-    parse_fail(p, t->line, "unknown tag '%.*s'", (int)(t->text.size > 40 ? 40 : t->text.size),
+    parse_fail(p, t->place, "unknown tag '%.*s'", (int)(t->text.size > 40 ? 40 : t->text.size),
                t->text.data);
 }
 

@@ -15,7 +15,7 @@ static struct jv const_str(struct parser *p, struct slice text) {
 }
 
 static struct node *two(struct parser *p, enum node_kind kind, struct node *a, struct node *b) {
-    struct node *n = node_new(p, kind, a->line);
+    struct node *n = node_new(p, kind, a->place);
     n->a = a;
     n->b = b;
     return n;
@@ -26,30 +26,44 @@ struct level_op {
     enum op op;
 };
 
-static bool match_op(struct parser *p, const struct level_op *ops, enum op *op) {
+struct operator{
+    enum op op;
+    struct place place;
+};
+
+static bool match_op(struct parser *p, const struct level_op *ops, struct operator* out) {
+    out->place = parse_peek(p, 0)->place;
     for (; ops->text; ops++) {
         if (parse_peek(p, 0)->kind == T_OP && parse_skip(p, ops->text)) {
-            *op = ops->op;
+            out->op = ops->op;
             return true;
         }
     }
     return false;
 }
 
+static struct node *binary_node(struct parser *p, const struct operator* op, struct node *a,
+                                struct node *b) {
+    struct node *n = node_new(p, N_BINARY, op->place);
+    n->op = op->op;
+    n->a = a;
+    n->b = b;
+    return n;
+}
+
 /* A chain of equal binding is a tree that leans left: its length is depth too when it is walked. */
 static void chain_longer(struct parser *p, int *length) {
     if (++*length > CAP_TEMPLATE_STACK / 4) {
-        parse_fail(p, parse_peek(p, 0)->line, "an expression of too many parts");
+        parse_fail(p, parse_peek(p, 0)->place, "an expression of too many parts");
     }
 }
 
 static struct node *parse_pow(struct parser *p) {
     static const struct level_op ops[] = {{"**", OP_POW}, {NULL, 0}};
     struct node *left = parse_unary(p, true);
-    enum op op;
+    struct operator op;
     for (int length = 0; match_op(p, ops, &op);) {
-        left = two(p, N_BINARY, left, parse_unary(p, true));
-        left->op = op;
+        left = binary_node(p, &op, left, parse_unary(p, true));
         chain_longer(p, &length);
     }
     return left;
@@ -59,10 +73,9 @@ static struct node *parse_product(struct parser *p) {
     static const struct level_op ops[] = {
         {"*", OP_MUL}, {"/", OP_DIV}, {"//", OP_FLOORDIV}, {"%", OP_MOD}, {NULL, 0}};
     struct node *left = parse_pow(p);
-    enum op op;
+    struct operator op;
     for (int length = 0; match_op(p, ops, &op);) {
-        left = two(p, N_BINARY, left, parse_pow(p));
-        left->op = op;
+        left = binary_node(p, &op, left, parse_pow(p));
         chain_longer(p, &length);
     }
     return left;
@@ -71,7 +84,7 @@ static struct node *parse_product(struct parser *p) {
 static struct node *parse_concat(struct parser *p) {
     struct node *first = parse_product(p);
     if (!parse_at(p, "~")) return first;
-    struct node *n = node_new(p, N_CONCAT, first->line), *last = first;
+    struct node *n = node_new(p, N_CONCAT, first->place), *last = first;
     n->list = first;
     while (parse_skip(p, "~")) {
         last->next = parse_product(p);
@@ -83,27 +96,26 @@ static struct node *parse_concat(struct parser *p) {
 static struct node *parse_sum(struct parser *p) {
     static const struct level_op ops[] = {{"+", OP_ADD}, {"-", OP_SUB}, {NULL, 0}};
     struct node *left = parse_concat(p);
-    enum op op;
+    struct operator op;
     for (int length = 0; match_op(p, ops, &op);) {
-        left = two(p, N_BINARY, left, parse_concat(p));
-        left->op = op;
+        left = binary_node(p, &op, left, parse_concat(p));
         chain_longer(p, &length);
     }
     return left;
 }
 
-static bool match_compare(struct parser *p, enum op *op) {
+static bool match_compare(struct parser *p, struct operator* op) {
     static const struct level_op ops[] = {{"==", OP_EQ}, {"!=", OP_NE}, {"<", OP_LT}, {"<=", OP_LE},
                                           {">", OP_GT},  {">=", OP_GE}, {NULL, 0}};
     if (match_op(p, ops, op)) return true;
     if (parse_skip(p, "in")) {
-        *op = OP_IN;
+        op->op = OP_IN;
         return true;
     }
     const struct token *next = parse_peek(p, 1);
     if (parse_at(p, "not") && next->kind == T_NAME && slice_equal(next->text, slice_of("in"))) {
         p->at += 2;
-        *op = OP_NOT_IN;
+        op->op = OP_NOT_IN;
         return true;
     }
     return false;
@@ -111,15 +123,15 @@ static bool match_compare(struct parser *p, enum op *op) {
 
 static struct node *parse_compare(struct parser *p) {
     struct node *first = parse_sum(p), *n = NULL, **tail = NULL;
-    enum op op;
+    struct operator op;
     while (match_compare(p, &op)) {
         if (n == NULL) {
-            n = node_new(p, N_COMPARE, first->line);
+            n = node_new(p, N_COMPARE, first->place);
             n->a = first;
             tail = &n->list;
         }
-        struct node *operand = node_new(p, N_COMPARE, first->line);
-        operand->op = op;
+        struct node *operand = node_new(p, N_COMPARE, op.place);
+        operand->op = op.op;
         operand->a = parse_sum(p);
         *tail = operand;
         tail = &operand->next;
@@ -129,7 +141,7 @@ static struct node *parse_compare(struct parser *p) {
 
 static struct node *parse_not(struct parser *p) {
     if (!parse_at(p, "not")) return parse_compare(p);
-    struct node *n = node_new(p, N_NOT, parse_peek(p, 0)->line);
+    struct node *n = node_new(p, N_NOT, parse_peek(p, 0)->place);
     p->at++;
     parse_enter(p);
     n->a = parse_not(p);
@@ -173,12 +185,12 @@ static bool at_tuple_end(struct parser *p, const char *end) {
 }
 
 static struct node *finish_tuple(struct parser *p, struct node *first, bool is_tuple, bool parens,
-                                 int line) {
+                                 struct place place) {
     if (!is_tuple) {
         if (first) return first;
-        if (!parens) parse_fail(p, line, "expected an expression");
+        if (!parens) parse_fail(p, place, "expected an expression");
     }
-    struct node *n = node_new(p, N_TUPLE, line);
+    struct node *n = node_new(p, N_TUPLE, place);
     n->list = first;
     return n;
 }
@@ -186,7 +198,7 @@ static struct node *finish_tuple(struct parser *p, struct node *first, bool is_t
 struct node *parse_tuple(struct parser *p, bool with_condition, const char *end, bool parens) {
     struct node *first = NULL, **tail = &first;
     bool is_tuple = false;
-    int line = parse_peek(p, 0)->line;
+    struct place place = parse_peek(p, 0)->place;
     for (;;) {
         if (first) parse_expect(p, ",");
         if (at_tuple_end(p, end)) break;
@@ -195,7 +207,7 @@ struct node *parse_tuple(struct parser *p, bool with_condition, const char *end,
         if (!parse_at(p, ",")) break;
         is_tuple = true;
     }
-    return finish_tuple(p, first, is_tuple, parens, line);
+    return finish_tuple(p, first, is_tuple, parens, place);
 }
 
 static void check_target(struct parser *p, const struct node *n) {
@@ -209,14 +221,34 @@ static void check_target(struct parser *p, const struct node *n) {
         reserved = slice_equal(s, slice_of("true")) || slice_equal(s, slice_of("none"));
     }
     if ((n->kind != N_NAME && n->kind != N_NSREF) || reserved) {
-        parse_fail(p, n->line, "cannot assign to this expression");
+        parse_fail(p, n->place, "cannot assign to this expression");
     }
+}
+
+/* A slice that is the whole value of a statement is computed when it runs. */
+void parse_strict_slice(struct node *n) {
+    if (n->kind == N_ITEM) n->flag = false;
+}
+
+/* Whether jinja2 computes the value when it compiles; it is lenient with slices there. */
+static bool is_constant(const struct node *n, int depth) {
+    if (n == NULL) return true;
+    if (depth > CAP_TEMPLATE_STACK) return false;
+    if (n->kind == N_NAME || n->kind == N_CALL || n->dyn_args || n->dyn_kwargs) return false;
+    for (const struct node *c = n->list; c; c = c->next) {
+        if (!is_constant(c, depth + 1)) return false;
+    }
+    for (const struct node *c = n->kwargs; c; c = c->next) {
+        if (!is_constant(c->a, depth + 1)) return false;
+    }
+    return is_constant(n->a, depth + 1) && is_constant(n->b, depth + 1) &&
+           is_constant(n->c, depth + 1);
 }
 
 struct node *parse_target(struct parser *p, const char *end, bool with_namespace) {
     struct node *first = NULL, **tail = &first;
     bool is_tuple = false;
-    int line = parse_peek(p, 0)->line;
+    struct place place = parse_peek(p, 0)->place;
     for (;;) {
         if (first) parse_expect(p, ",");
         if (at_tuple_end(p, end)) break;
@@ -227,14 +259,14 @@ struct node *parse_target(struct parser *p, const char *end, bool with_namespace
         if (!parse_at(p, ",")) break;
         is_tuple = true;
     }
-    struct node *n = finish_tuple(p, first, is_tuple, false, line);
+    struct node *n = finish_tuple(p, first, is_tuple, false, place);
     check_target(p, n);
     return n;
 }
 
 struct node *parse_name_target(struct parser *p) {
     const struct token *t = parse_expect_name(p);
-    struct node *n = node_new(p, N_NAME, t->line);
+    struct node *n = node_new(p, N_NAME, t->place);
     n->symbol = parse_symbol(p, t->text);
     return n;
 }
@@ -251,7 +283,7 @@ static void note_special(struct parser *p, int symbol) {
 
 static struct node *parse_name(struct parser *p, bool with_namespace) {
     const struct token *t = parse_expect_name(p);
-    struct node *n = node_new(p, N_CONST, t->line);
+    struct node *n = node_new(p, N_CONST, t->place);
     struct slice s = t->text;
     if (slice_equal(s, slice_of("true")) || slice_equal(s, slice_of("True"))) {
         n->value = jv_bool(true);
@@ -275,7 +307,7 @@ static struct node *parse_name(struct parser *p, bool with_namespace) {
 static struct jv number_value(struct parser *p, const struct token *t) {
     double f;
     if (t->kind == T_FLOAT) {
-        if (!float_parse(t->text, &f)) parse_fail(p, t->line, "not a number");
+        if (!float_parse(t->text, &f)) parse_fail(p, t->place, "not a number");
         return jv_float(f);
     }
     struct slice s = t->text;
@@ -285,12 +317,12 @@ static struct jv number_value(struct parser *p, const struct token *t) {
         base = k == 'x' ? 16 : k == 'o' ? 8 : 2;
         s = (struct slice){s.data + 2, s.size - 2};
     }
-    if (s.size > CAP_TEMPLATE_DIGITS) parse_fail(p, t->line, "a number of too many digits");
+    if (s.size > CAP_TEMPLATE_DIGITS) parse_fail(p, t->place, "a number of too many digits");
     return big_parse_decimal(p->arena, s, base);
 }
 
 static struct node *parse_strings(struct parser *p) {
-    struct node *n = node_new(p, N_CONST, parse_peek(p, 0)->line);
+    struct node *n = node_new(p, N_CONST, parse_peek(p, 0)->place);
     struct slice text = parse_peek(p, 0)->text;
     p->at++;
     while (parse_peek(p, 0)->kind == T_STRING) {
@@ -299,7 +331,7 @@ static struct node *parse_strings(struct parser *p) {
         if (text.size) memcpy(both, text.data, text.size);
         if (more.size) memcpy(both + text.size, more.data, more.size);
         text = (struct slice){both, text.size + more.size};
-        if (p->t->arena.used_bytes > CAP_TEMPLATE_MEMORY) parse_fail(p, n->line, "too large");
+        if (p->t->arena.used_bytes > CAP_TEMPLATE_MEMORY) parse_fail(p, n->place, "too large");
         p->at++;
     }
     n->value = const_str(p, text);
@@ -307,7 +339,7 @@ static struct node *parse_strings(struct parser *p) {
 }
 
 static struct node *parse_display(struct parser *p, bool dict) {
-    struct node *n = node_new(p, dict ? N_DICT : N_LIST, parse_peek(p, 0)->line);
+    struct node *n = node_new(p, dict ? N_DICT : N_LIST, parse_peek(p, 0)->place);
     struct node **tail = &n->list;
     const char *close = dict ? "}" : "]";
     p->at++;
@@ -330,7 +362,7 @@ static struct node *parse_primary(struct parser *p, bool with_namespace) {
     if (t->kind == T_NAME) return parse_name(p, with_namespace);
     if (t->kind == T_STRING) return parse_strings(p);
     if (t->kind == T_NUMBER || t->kind == T_FLOAT) {
-        struct node *n = node_new(p, N_CONST, t->line);
+        struct node *n = node_new(p, N_CONST, t->place);
         n->value = number_value(p, t);
         p->at++;
         return n;
@@ -342,7 +374,7 @@ static struct node *parse_primary(struct parser *p, bool with_namespace) {
         parse_expect(p, ")");
         return n;
     }
-    parse_fail(p, t->line, "unexpected '%.*s'", (int)(t->text.size > 40 ? 40 : t->text.size),
+    parse_fail(p, t->place, "unexpected '%.*s'", (int)(t->text.size > 40 ? 40 : t->text.size),
                t->text.data);
 }
 
@@ -352,7 +384,7 @@ static struct node *parse_subscribed(struct parser *p) {
         first = parse_expression(p, true);
         if (!parse_at(p, ":")) return first;
     }
-    struct node *n = node_new(p, N_SLICE, parse_peek(p, 0)->line);
+    struct node *n = node_new(p, N_SLICE, parse_peek(p, 0)->place);
     n->a = first;
     p->at++;
     if (!parse_at(p, ":") && !parse_at(p, "]") && !parse_at(p, ","))
@@ -363,35 +395,21 @@ static struct node *parse_subscribed(struct parser *p) {
     return n;
 }
 
-/* Whether jinja2 would compute the value when it compiles. */
-static bool is_constant(const struct node *n, int depth) {
-    if (n == NULL) return true;
-    if (depth > CAP_TEMPLATE_STACK) return false;
-    if (n->kind == N_NAME || n->kind == N_CALL || n->dyn_args || n->dyn_kwargs) return false;
-    for (const struct node *c = n->list; c; c = c->next) {
-        if (!is_constant(c, depth + 1)) return false;
-    }
-    for (const struct node *c = n->kwargs; c; c = c->next) {
-        if (!is_constant(c->a, depth + 1)) return false;
-    }
-    return is_constant(n->a, depth + 1) && is_constant(n->b, depth + 1) &&
-           is_constant(n->c, depth + 1);
-}
-
 static struct node *parse_subscript(struct parser *p, struct node *o) {
-    struct node *n = node_new(p, N_ITEM, parse_peek(p, 0)->line);
+    struct node *n = node_new(p, N_ITEM, parse_peek(p, 0)->place);
     n->a = o;
     if (parse_skip(p, ".")) {
         const struct token *t = parse_peek(p, 0);
+        n->place = t->place;
         if (t->kind == T_NAME) {
             n->kind = N_ATTR;
             n->value = const_str(p, t->text);
             n->builtin = method_find(t->text);
         } else if (t->kind == T_NUMBER) {
-            n->b = node_new(p, N_CONST, t->line);
+            n->b = node_new(p, N_CONST, t->place);
             n->b->value = number_value(p, t);
         } else {
-            parse_fail(p, t->line, "expected name or number");
+            parse_fail(p, t->place, "expected name or number");
         }
         p->at++;
         return n;
@@ -406,20 +424,20 @@ static struct node *parse_subscript(struct parser *p, struct node *o) {
     p->at++;
     n->b = first;
     if (first == NULL || first->next) {
-        n->b = node_new(p, N_TUPLE, n->line);
+        n->b = node_new(p, N_TUPLE, n->place);
         n->b->list = first;
     }
-    n->flag = n->b->kind == N_SLICE && is_constant(o, 0);
+    n->flag = n->b->kind == N_SLICE && is_constant(n, 0);
     return n;
 }
 
 static void call_ensure(struct parser *p, bool ok) {
-    if (!ok) parse_fail(p, parse_peek(p, 0)->line, "invalid syntax for function call expression");
+    if (!ok) parse_fail(p, parse_peek(p, 0)->place, "invalid syntax for function call expression");
 }
 
 static void parse_keyword(struct parser *p, struct node *n, struct node ***tail) {
     const struct token *t = parse_expect_name(p);
-    struct node *k = node_new(p, N_NAME, t->line);
+    struct node *k = node_new(p, N_NAME, t->place);
     call_ensure(p, n->dyn_kwargs == NULL);
     k->value = const_str(p, t->text);
     k->symbol = parse_symbol(p, t->text);
@@ -461,7 +479,7 @@ static void parse_arguments(struct parser *p, struct node *n) {
 }
 
 static struct node *parse_call(struct parser *p, struct node *callee) {
-    struct node *n = node_new(p, N_CALL, parse_peek(p, 0)->line);
+    struct node *n = node_new(p, N_CALL, callee->place);
     n->a = callee;
     parse_arguments(p, n);
     return n;
@@ -501,7 +519,7 @@ struct node *parse_filter_chain(struct parser *p, struct node *inner, bool start
     for (int length = 0; start_inline || parse_at(p, "|"); chain_longer(p, &length)) {
         if (!start_inline) p->at++;
         start_inline = false;
-        struct node *n = node_new(p, N_FILTER, parse_peek(p, 0)->line);
+        struct node *n = node_new(p, N_FILTER, parse_peek(p, 0)->place);
         n->a = inner;
         find_builtin(p, n, dotted_name(p));
         if (parse_at(p, "(")) parse_arguments(p, n);
@@ -518,7 +536,7 @@ static bool at_test_argument(struct parser *p) {
 }
 
 static struct node *parse_test(struct parser *p, struct node *value) {
-    struct node *n = node_new(p, N_TEST, parse_peek(p, 0)->line);
+    struct node *n = node_new(p, N_TEST, parse_peek(p, 0)->place);
     p->at++;
     bool negated = parse_skip(p, "not");
     n->a = value;
@@ -526,7 +544,7 @@ static struct node *parse_test(struct parser *p, struct node *value) {
     if (parse_at(p, "(")) {
         parse_arguments(p, n);
     } else if (at_test_argument(p)) {
-        if (parse_at(p, "is")) parse_fail(p, n->line, "tests cannot be chained with is");
+        if (parse_at(p, "is")) parse_fail(p, n->place, "tests cannot be chained with is");
         parse_enter(p);
         n->list = parse_postfix(p, parse_primary(p, false));
         p->depth--;
@@ -551,7 +569,7 @@ static struct node *parse_filter_expr(struct parser *p, struct node *n) {
 static struct node *parse_unary(struct parser *p, bool with_filters) {
     struct node *n;
     if (parse_at(p, "-") || parse_at(p, "+")) {
-        n = node_new(p, parse_at(p, "-") ? N_NEG : N_POS, parse_peek(p, 0)->line);
+        n = node_new(p, parse_at(p, "-") ? N_NEG : N_POS, parse_peek(p, 0)->place);
         p->at++;
         parse_enter(p);
         n->a = parse_unary(p, false);

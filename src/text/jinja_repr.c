@@ -50,6 +50,10 @@ static bool is_printable(uint32_t c) {
     }
 }
 
+static void escape_char(char out[16], uint32_t c) {
+    snprintf(out, 16, c < 0x100 ? "\\x%02x" : c < 0x10000 ? "\\u%04x" : "\\U%08x", c);
+}
+
 static void add_str_repr(struct jbuf *b, const struct jstr *s) {
     bool single = memchr(s->p, '\'', s->n) != NULL, twice = memchr(s->p, '"', s->n) != NULL;
     char quote = single && !twice ? '"' : '\'', text[16];
@@ -65,11 +69,7 @@ static void add_str_repr(struct jbuf *b, const struct jstr *s) {
         } else if (c == '\\' || c == (uint32_t)quote) {
             snprintf(text, sizeof text, "\\%c", (char)c);
         } else if (!is_printable(c)) {
-            snprintf(text, sizeof text,
-                     c < 0x100     ? "\\x%02x"
-                     : c < 0x10000 ? "\\u%04x"
-                                   : "\\U%08x",
-                     c);
+            escape_char(text, c);
         }
         if (text[0]) {
             buf_text(b, text, str_marked(s, at));
@@ -80,6 +80,21 @@ static void add_str_repr(struct jbuf *b, const struct jstr *s) {
     }
     buf_add(b, &quote, 1, false);
     if (s->markup) buf_text(b, ")", false);
+}
+
+void add_ascii(struct jbuf *b, const struct jstr *s) {
+    char text[16];
+    for (size_t at = 0; at < s->n;) {
+        uint32_t c;
+        size_t n = utf8_decode(s->p + at, s->n - at, &c);
+        if (c < 0x80) {
+            buf_add_part(b, s, at, n);
+        } else {
+            escape_char(text, c);
+            buf_text(b, text, str_marked(s, at));
+        }
+        at += n;
+    }
 }
 
 static void add_int(struct jbuf *b, struct jv v) {
@@ -181,7 +196,7 @@ void add_repr(struct jbuf *b, struct jv v, int depth) {
         return;
     case J_LOOP:
         snprintf(text, sizeof text, "<LoopContext %zu/%zu>", v.u.loop->index0 + 1,
-                 v.u.loop->items->n);
+                 loop_length(b->x, v.u.loop));
         buf_text(b, text, false);
         return;
     case J_MACRO:

@@ -59,7 +59,7 @@ static void store(struct analysis *a, struct scope *s, int symbol, bool in_if) {
 static void visit_expr(struct analysis *a, struct scope *s, const struct node *n) {
     if (n == NULL) return;
     if (++a->depth > CAP_TEMPLATE_STACK)
-        parse_fail(a->p, n->line, "an expression nested too deeply");
+        parse_fail(a->p, n->place, "an expression nested too deeply");
     if (n->kind == N_NAME || n->kind == N_NSREF) load(s, n->symbol);
     if (n->kind != N_NAME) visit_expr(a, s, n->a);
     visit_expr(a, s, n->b);
@@ -89,7 +89,8 @@ static void analyse_inside(struct analysis *a, struct scope *s, struct node *n);
 /* A scope of its own inside `parent`: its statements, then the scopes inside them. */
 static void open_scope(struct analysis *a, struct scope *s, struct scope *parent) {
     size_t symbols = a->p->t->symbol_count;
-    if (a->scopes == CAP_TEMPLATE_DEPTH + 1) parse_fail(a->p, 1, "scopes nested too deeply");
+    if (a->scopes == CAP_TEMPLATE_DEPTH + 1)
+        parse_fail(a->p, (struct place){1, 1}, "scopes nested too deeply");
     int at = a->scopes++;
     if (a->rows[at] == NULL) {
         a->rows[at] = arena_array(a->p->arena, symbols, sizeof(bool));

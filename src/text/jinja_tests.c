@@ -50,7 +50,7 @@ TEST(t_number, is_number(v))
 TEST(t_filter, want_hashable(x, v) && filter_find(str_slice(v)) != NULL)
 TEST(t_test, want_hashable(x, v) && test_find(str_slice(v)) != NULL)
 TEST(t_sequence, v.type == J_STR || v.type == J_LIST || v.type == J_TUPLE || v.type == J_DICT ||
-                     v.type == J_RANGE)
+                     v.type == J_RANGE || v.type == J_UNDEF)
 TEST(t_iterable, v.type == J_UNDEF || v.type == J_STR || v.type == J_LIST || v.type == J_TUPLE ||
                      v.type == J_DICT || v.type == J_RANGE || v.type == J_VIEW ||
                      v.type == J_ITER || v.type == J_LOOP)
@@ -204,6 +204,11 @@ static struct jv g_raise(struct jx *x, struct jcall *c) {
     jx_fail(x, "%.*s", (int)(s->n > 390 ? 390 : s->n), s->p);
 }
 
+static struct jv g_lipsum(struct jx *x, struct jcall *c) {
+    (void)c;
+    jx_fail(x, "lipsum would make one request give different bytes");
+}
+
 /* One directive at a time, because the C library knows some that Python does not. */
 static struct jv g_strftime(struct jx *x, struct jcall *c) {
     if (c->a[0].type != J_STR) jx_fail(x, "strftime_now needs a format");
@@ -234,10 +239,15 @@ static struct jv g_strftime(struct jx *x, struct jcall *c) {
 }
 
 static const struct jbuiltin globals[] = {
-    {"range", "_ _? _?", g_range, 0},          {"dict", "_? **", g_dict, 0},
-    {"namespace", "_? **", g_namespace, 0},    {"cycler", "*", g_cycler, 0},
-    {"joiner", "sep?", g_joiner, 0},           {"raise_exception", "message", g_raise, 0},
-    {"strftime_now", "format", g_strftime, 0}, {NULL, NULL, NULL, 0},
+    {"range", "_ _? _?", g_range, 0},
+    {"dict", "_? **", g_dict, 0},
+    {"namespace", "_? **", g_namespace, 0},
+    {"cycler", "*", g_cycler, 0},
+    {"joiner", "sep?", g_joiner, 0},
+    {"raise_exception", "message", g_raise, 0},
+    {"strftime_now", "format", g_strftime, 0},
+    {"lipsum", "* **", g_lipsum, 0},
+    {NULL, NULL, NULL, 0},
 };
 
 const struct jbuiltin *global_find(struct slice name) {

@@ -1,7 +1,6 @@
 /* Operations on strings that filters and methods share. */
 #include <stdio.h>
 #include <string.h>
-#include <utf8proc.h>
 
 #include "text/jinja_internal.h"
 
@@ -66,85 +65,6 @@ struct jv str_replace(struct jx *x, struct jstr *s, struct jstr *old, struct jst
         at += n ? n : 1;
     }
     buf_add_part(&b, s, at, s->n - at);
-    struct jv v = buf_take(&b);
-    v.u.s->markup = s->markup;
-    return v;
-}
-
-/* Characters whose upper case is several (SpecialCasing.txt). */
-static const struct {
-    uint32_t c;
-    const char *upper, *title;
-} special_case[] = {
-    {0xdf, "SS", "Ss"},
-    {0x149, "\xCA\xBCN", "\xCA\xBCN"},
-    {0x1f0, "J\xCC\x8C", "J\xCC\x8C"},
-    {0x587, "\xD4\xB5\xD5\x92", "\xD4\xB5\xD6\x82"},
-    {0x1e96, "H\xCC\xB1", "H\xCC\xB1"},
-    {0xfb00, "FF", "Ff"},
-    {0xfb01, "FI", "Fi"},
-    {0xfb02, "FL", "Fl"},
-    {0xfb03, "FFI", "Ffi"},
-    {0xfb04, "FFL", "Ffl"},
-    {0xfb05, "ST", "St"},
-    {0xfb06, "ST", "St"},
-};
-
-static bool is_cased(uint32_t c) {
-    utf8proc_category_t k = utf8proc_category((utf8proc_int32_t)c);
-    return k == UTF8PROC_CATEGORY_LU || k == UTF8PROC_CATEGORY_LL || k == UTF8PROC_CATEGORY_LT ||
-           utf8proc_toupper((utf8proc_int32_t)c) != (utf8proc_int32_t)c ||
-           utf8proc_tolower((utf8proc_int32_t)c) != (utf8proc_int32_t)c;
-}
-
-static void add_upper(struct jbuf *b, uint32_t c, bool title, bool mark) {
-    for (size_t i = 0; i < sizeof special_case / sizeof *special_case; i++) {
-        if (special_case[i].c != c) continue;
-        buf_text(b, title ? special_case[i].title : special_case[i].upper, mark);
-        return;
-    }
-    int32_t code = (int32_t)c;
-    buf_codepoint(b, (uint32_t)(title ? utf8proc_totitle(code) : utf8proc_toupper(code)), mark);
-}
-
-static void add_lower(struct jbuf *b, const struct jstr *s, size_t at, size_t n, uint32_t c,
-                      bool after_cased, bool mark) {
-    if (c == 0x130) {
-        buf_text(b, "i\xCC\x87", mark);
-        return;
-    }
-    if (c == 0x3a3 && after_cased) { /* a sigma that ends a word */
-        uint32_t next = 0;
-        if (at + n < s->n) utf8_decode(s->p + at + n, s->n - at - n, &next);
-        if (next == 0 || !is_cased(next)) {
-            buf_codepoint(b, 0x3c2, mark);
-            return;
-        }
-    }
-    buf_codepoint(b, (uint32_t)utf8proc_tolower((utf8proc_int32_t)c), mark);
-}
-
-/* kind: 'u'pper, 'l'ower, 't'itle, 'c'apitalize, 's'wapcase. */
-struct jv str_case(struct jx *x, struct jstr *s, int kind) {
-    struct jbuf b;
-    bool after_cased = false;
-    buf_init(&b, x);
-    jx_steps(x, s->n / 8);
-    for (size_t at = 0; at < s->n;) {
-        uint32_t c;
-        size_t n = utf8_decode(s->p + at, s->n - at, &c);
-        bool mark = str_marked(s, at), upper = kind == 'u';
-        if (kind == 't') upper = !after_cased;
-        if (kind == 'c') upper = at == 0;
-        if (kind == 's') upper = utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LL;
-        if (upper) {
-            add_upper(&b, c, kind == 't' || kind == 'c', mark);
-        } else {
-            add_lower(&b, s, at, n, c, after_cased, mark);
-        }
-        after_cased = is_cased(c);
-        at += n;
-    }
     struct jv v = buf_take(&b);
     v.u.s->markup = s->markup;
     return v;

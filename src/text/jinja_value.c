@@ -141,10 +141,13 @@ struct jv *dict_get(struct jx *x, const struct jdict *d, struct jv key) {
     return p ? &p->value : NULL;
 }
 
-struct jv iter_make(struct jx *x, struct jlist *l) {
-    struct jiter *it = jx_alloc(x, sizeof *it);
-    it->l = l;
-    return (struct jv){J_ITER, {.iter = it}};
+/* A number as JSON spells it, too large for yyjson: an int, or a float that is infinite. */
+static struct jv value_from_number(struct jx *x, const char *text) {
+    bool ok, negative = text[0] == '-';
+    if (strpbrk(text, ".eE")) return jv_float(negative ? -INFINITY : INFINITY);
+    struct jv v = int_parse(x, slice_of(text), 10, &ok);
+    if (!ok) jx_fail(x, "an int of more than 4300 digits"); /* CPython's limit */
+    return v;
 }
 
 struct jv value_from_json(struct jx *x, yyjson_val *v, bool message, int depth) {
@@ -156,6 +159,7 @@ struct jv value_from_json(struct jx *x, yyjson_val *v, bool message, int depth) 
     if (yyjson_is_uint(v)) return int_from_u64(x, yyjson_get_uint(v));
     if (yyjson_is_sint(v)) return jv_int(yyjson_get_sint(v));
     if (yyjson_is_real(v)) return jv_float(yyjson_get_real(v));
+    if (yyjson_is_raw(v)) return value_from_number(x, yyjson_get_raw(v));
     if (yyjson_is_arr(v)) {
         struct jv l = list_make(x, J_LIST, yyjson_arr_size(v));
         yyjson_arr_foreach(v, i, n, item) {
@@ -335,9 +339,9 @@ bool contains(struct jx *x, struct jv c, struct jv item) {
     if (c.type == J_VIEW && c.u.view->kind == 0) return dict_get(x, c.u.view->d, item) != NULL;
     if (c.type == J_RANGE) return range_has(c.u.range, item);
     if (c.type == J_ITER) {
-        struct jiter *it = c.u.iter;
-        while (it->at < it->l->n) {
-            if (equal(x, it->l->v[it->at++], item)) return true;
+        struct jv each;
+        while (iter_next(x, c.u.iter, &each)) {
+            if (equal(x, each, item)) return true;
         }
         return false;
     }
@@ -375,7 +379,7 @@ static struct jlist *dict_items(struct jx *x, const struct jdict *d, int kind) {
 
 static struct jlist *loop_items(struct jx *x, struct jloop *loop) {
     struct jlist *l = list_make(x, J_LIST, 0).u.l;
-    while (loop->index0 + 1 < loop->items->n) {
+    while (loop_has(x, loop, 1)) {
         loop->index0++;
         list_add(x, l,
                  tuple2(x, loop->items->v[loop->index0], (struct jv){J_LOOP, {.loop = loop}}));
@@ -405,9 +409,9 @@ struct jlist *try_items(struct jx *x, struct jv v) {
         return l;
     }
     case J_ITER: {
-        struct jiter *it = v.u.iter;
-        struct jlist *l = list_make(x, J_LIST, it->l->n - it->at).u.l;
-        while (it->at < it->l->n) list_add(x, l, it->l->v[it->at++]);
+        struct jlist *l = list_make(x, J_LIST, 0).u.l;
+        struct jv item;
+        while (iter_next(x, v.u.iter, &item)) list_add(x, l, item);
         return l;
     }
     case J_LOOP:
@@ -424,7 +428,6 @@ struct jlist *items_of(struct jx *x, struct jv v) {
 }
 
 bool try_length(struct jx *x, struct jv v, size_t *n) {
-    (void)x;
     switch (v.type) {
     case J_UNDEF:
         *n = 0;
@@ -446,7 +449,7 @@ bool try_length(struct jx *x, struct jv v, size_t *n) {
         *n = v.u.range->n;
         return true;
     case J_LOOP:
-        *n = v.u.loop->items->n;
+        *n = loop_length(x, v.u.loop);
         return true;
     default:
         return false;

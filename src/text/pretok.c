@@ -168,6 +168,8 @@ static void split(const struct pretok_step *step, struct pretok_scratch *s,
     struct pieces swap = s->pieces;
     s->pieces = s->spare;
     s->spare = swap;
+    bool kept = s->pieces.count > 0 && s->pieces.data[0].start == s->spare.data[0].start;
+    s->untouched = s->untouched && kept;
 }
 
 /* ---- steps that change the text ---- */
@@ -201,7 +203,7 @@ static void rewrite(const struct pretok_step *step, struct pretok_scratch *s, st
         struct piece *piece = &s->pieces.data[i];
         size_t start = out->size;
         rewrite_piece(step, out, text->data + piece->start, piece->size,
-                      at_start && piece->start == 0);
+                      at_start && s->untouched && i == 0);
         *piece = (struct piece){start, out->size - start};
     }
     struct str swap = s->text;
@@ -213,6 +215,7 @@ static void rewrite(const struct pretok_step *step, struct pretok_scratch *s, st
 void pretok_run(const struct pretok *p, struct pretok_scratch *s, struct regex_scratch *regex,
                 struct slice *text, bool at_start) {
     s->pieces.count = 0;
+    s->untouched = true;
     add_piece(&s->pieces, 0, text->size);
     for (int i = 0; i < p->count; i++) {
         const struct pretok_step *step = &p->steps[i];

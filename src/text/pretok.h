@@ -66,6 +66,7 @@ struct pieces {
 
 struct pretok_scratch {
     struct pieces pieces, spare;
+    bool untouched; /* the first piece begins where the text began */
     struct run *runs;
     size_t run_count, run_capacity;
     struct str text, spare_text;

@@ -198,7 +198,11 @@ void detok_init(struct detok *d, const struct tokenizer *t, bool skip_special) {
 
 void detok_add(struct detok *d, int32_t id, struct str *out) {
     const struct token *token = token_at(d->tokenizer, id);
-    if (token == NULL || (d->skip_special && token->skipped)) return;
+    if (token == NULL) return;
+    if (d->skip_special && token->skipped) {
+        if (d->tokenizer->skipped_cuts) decode_end(d->state, out);
+        return;
+    }
     decode_add(d->state, token->decoded, out);
 }
 

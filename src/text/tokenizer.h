@@ -1,4 +1,4 @@
-/* Text to token ids and back, from a tokenizer.json.
+/* Text to token ids and back, from a tokenizer.json or a tekken.json.
  *
  * Owns vocabulary, merges, compiled expressions. Immutable after loading, so any number of threads
  * may encode at once; every call brings its own scratch. Anything in the file that is not
@@ -26,8 +26,11 @@ void ids_free(struct ids *ids);
 /* `name` stands for the file in messages. log may be NULL. */
 int tokenizer_parse(const char *json, size_t size, const char *name, const struct log *log,
                     struct tokenizer **out, struct imp_error *err);
+/* The same from Mistral's tekken.json. */
+int tokenizer_parse_tekken(const char *json, size_t size, const char *name, const struct log *log,
+                           struct tokenizer **out, struct imp_error *err);
 /* folder/tokenizer.json, with the added tokens of folder/tokenizer_config.json where the former has
- * none. */
+ * none; where there is no tokenizer.json, folder/tekken.json. */
 int tokenizer_load(const char *folder, const struct log *log, struct tokenizer **out,
                    struct imp_error *err);
 void tokenizer_free(struct tokenizer *t); /* NULL is fine */

@@ -35,6 +35,7 @@ struct tokenizer {
     struct normalizer normalizer;
     struct pretok pretok;
     struct decoder decoder;
+    bool skipped_cuts;         /* a token that is skipped ends a character that is unfinished */
     struct ids prefix, suffix; /* what the post-processor puts around one sequence */
 };
 
@@ -79,6 +80,9 @@ struct slice load_copy(struct loader *l, struct slice text); /* into the tokeniz
 yyjson_val *load_field(yyjson_val *object, const char *key);
 bool load_id(yyjson_val *value, int64_t *id); /* a whole number under CAP_VOCAB */
 int32_t load_vocab_id(const struct tokenizer *t, struct slice content); /* or -1 */
+
+/* tokenizer_tekken.c: the whole of a tekken.json. */
+int load_tekken(struct loader *l, yyjson_val *root, yyjson_val *config);
 
 /* tokenizer_added.c: from tokenizer.json (an array with ids) or tokenizer_config.json (an object by
  * id). First listed, then given their places in tokens[]; finished when the normalizer is there. */

@@ -190,6 +190,16 @@ static int split_merge(yyjson_val *value, struct slice *left, struct slice *righ
     return memchr(right->data, ' ', right->size) == NULL ? 0 : -1;
 }
 
+/* "a▁": a mark that something else stands before. */
+static bool has_inner_mark(struct slice text) {
+    const size_t n = sizeof BPE_SPACE - 1;
+    for (size_t i = 1; i + n <= text.size; i++) {
+        if (memcmp(text.data + i, BPE_SPACE, n) != 0) continue;
+        if (i < n || memcmp(text.data + i - n, BPE_SPACE, n) != 0) return true;
+    }
+    return false;
+}
+
 static int load_merges(struct loader *l, yyjson_val *merges, const struct json_at *at) {
     struct tokenizer *t = l->t;
     struct str joined = {0};
@@ -197,6 +207,7 @@ static int load_merges(struct loader *l, yyjson_val *merges, const struct json_a
     yyjson_val *value;
     uint32_t rank = 0;
     int rc = 0;
+    bool words = load_vocab_id(t, slice_of(BPE_SPACE)) >= 0;
     if (!yyjson_is_arr(merges)) return load_fail(l, at, IMP_ERR_FILE, "must be an array");
     bpe_merges_init(&t->bpe, yyjson_arr_size(merges));
     yyjson_arr_foreach(merges, i, n, value) {
@@ -219,7 +230,9 @@ static int load_merges(struct loader *l, yyjson_val *merges, const struct json_a
             break;
         }
         bpe_merges_add(&t->bpe, a, b, rank++, id);
+        if (words && has_inner_mark((struct slice){joined.data, joined.size})) words = false;
     }
+    t->bpe.words = words;
     str_free(&joined);
     return rc;
 }
@@ -431,17 +444,19 @@ static int load_root(struct loader *l, yyjson_val *root, yyjson_val *config) {
     return rc;
 }
 
-static int parse(const char *json, size_t size, const char *name, yyjson_val *config,
-                 const struct log *log, struct tokenizer **out, struct imp_error *err) {
+/* Fills l->t from a document; config is tokenizer_config.json or NULL. */
+typedef int (*load_fn)(struct loader *l, yyjson_val *root, yyjson_val *config);
+
+static int parse(load_fn load, struct slice json, struct loader l, yyjson_val *config,
+                 struct tokenizer **out) {
     yyjson_doc *doc = NULL;
-    struct loader l = {.name = name, .log = log, .err = err};
-    if (size > CAP_TOKENIZER_BYTES) {
-        return error_set(err, IMP_ERR_FILE, name, "%zu bytes are over the limit", size);
+    if (json.size > CAP_TOKENIZER_BYTES) {
+        return error_set(l.err, IMP_ERR_FILE, l.name, "%zu bytes are over the limit", json.size);
     }
-    int rc = json_read(json, size, name, &doc, err);
+    int rc = json_read(json.data, json.size, l.name, &doc, l.err);
     if (rc < 0) return rc;
     l.t = mem_zero(1, sizeof *l.t);
-    rc = load_root(&l, yyjson_doc_get_root(doc), config);
+    rc = load(&l, yyjson_doc_get_root(doc), config);
     yyjson_doc_free(doc);
     if (rc < 0) {
         tokenizer_free(l.t);
@@ -453,26 +468,38 @@ static int parse(const char *json, size_t size, const char *name, yyjson_val *co
 
 int tokenizer_parse(const char *json, size_t size, const char *name, const struct log *log,
                     struct tokenizer **out, struct imp_error *err) {
-    return parse(json, size, name, NULL, log, out, err);
+    struct loader l = {.name = name, .log = log, .err = err};
+    return parse(load_root, (struct slice){json, size}, l, NULL, out);
+}
+
+int tokenizer_parse_tekken(const char *json, size_t size, const char *name, const struct log *log,
+                           struct tokenizer **out, struct imp_error *err) {
+    struct loader l = {.name = name, .log = log, .err = err};
+    return parse(load_tekken, (struct slice){json, size}, l, NULL, out);
 }
 
 int tokenizer_load(const char *folder, const struct log *log, struct tokenizer **out,
                    struct imp_error *err) {
-    struct str path = {0}, config_path = {0}, text = {0};
+    struct str path = {0}, tekken_path = {0}, config_path = {0}, text = {0};
     yyjson_doc *config = NULL;
     str_printf(&path, "%s/tokenizer.json", folder);
+    str_printf(&tekken_path, "%s/tekken.json", folder);
     str_printf(&config_path, "%s/tokenizer_config.json", folder);
-    int rc = file_read(path.data, CAP_TOKENIZER_BYTES, &text, err);
-    if (rc == 0 && file_exists(config_path.data)) {
+    bool tekken = !file_exists(path.data) && file_exists(tekken_path.data);
+    struct loader l = {.name = tekken ? tekken_path.data : path.data, .log = log, .err = err};
+    int rc = file_read(l.name, CAP_TOKENIZER_BYTES, &text, err);
+    if (rc == 0 && !tekken && file_exists(config_path.data)) {
         rc = json_read_file(config_path.data, CAP_CONFIG_BYTES, &config, err);
     }
     if (rc == 0) {
-        rc = parse(text.data ? text.data : "", text.size, path.data,
-                   config ? yyjson_doc_get_root(config) : NULL, log, out, err);
+        rc = parse(tekken ? load_tekken : load_root,
+                   (struct slice){text.data ? text.data : "", text.size}, l,
+                   config ? yyjson_doc_get_root(config) : NULL, out);
     }
     yyjson_doc_free(config);
     str_free(&text);
     str_free(&path);
+    str_free(&tekken_path);
     str_free(&config_path);
     return rc;
 }

@@ -312,6 +312,23 @@ static int load_scheme(struct loader *l, yyjson_val *value, const struct json_at
     return 0;
 }
 
+/* "first" asks where a piece began before it was normalized, which nobody keeps track of here. */
+static bool moves_the_start(const struct normalizer *n) {
+    for (int i = 0; i < n->count; i++) {
+        switch (n->steps[i].kind) {
+        case NORMALIZE_REPLACE:
+        case NORMALIZE_PREPEND:
+        case NORMALIZE_STRIP:
+        case NORMALIZE_STRIP_ACCENTS:
+        case NORMALIZE_NMT:
+            return true;
+        default:
+            break;
+        }
+    }
+    return false;
+}
+
 static int pretok_metaspace(struct chain *c, yyjson_val *value, const struct json_at *at) {
     struct pretok_step space = {.kind = PRETOK_SPACES_TO}, prefix = {.kind = PRETOK_PREFIX};
     struct pretok_step cut = {.kind = PRETOK_CHARACTER, .behaviour = PRETOK_MERGED_WITH_NEXT};
@@ -321,6 +338,10 @@ static int pretok_metaspace(struct chain *c, yyjson_val *value, const struct jso
     if (rc == 0) rc = load_bool(c->l, value, at, "split", &split);
     if (rc == 0) rc = load_character(c->l, value, at, "replacement", &cut.character, &text);
     if (rc < 0) return rc;
+    if (is(scheme, "first") && moves_the_start(&c->l->t->normalizer)) {
+        return load_fail(c->l, AT(at, "prepend_scheme"), IMP_ERR_UNSUPPORTED,
+                         "first is not supported behind a normalizer that moves the start");
+    }
     memcpy(space.content, text.data, text.size);
     memcpy(prefix.content, text.data, text.size);
     prefix.first_only = is(scheme, "first");

@@ -19,7 +19,7 @@ DATA = ROOT / "tests" / "data"
 MODEL = DATA / "models" / "tiny-smol"
 QUANTISED = DATA / "models" / "tiny-smol-nvfp4a16"
 IMP = os.environ.get("IMP_BIN", str(ROOT / "build" / "imp"))
-COMMANDS = ["run", "bench", "score", "inspect", "quantize", "tokenize", "completion"]
+COMMANDS = ["run", "bench", "score", "inspect", "quantize", "synth", "tokenize", "completion"]
 NO_IMP = {k: v for k, v in os.environ.items() if not k.startswith("IMP_")}
 
 pytestmark = pytest.mark.skipif(not os.access(IMP, os.X_OK), reason=f"{IMP} is not there")
@@ -462,7 +462,56 @@ def test_bench_longer_than_the_ring(tmp_path):
     assert row["logits_hash"] == json.loads(imp(*how, "--set", "runtime.max_batch=2"))["logits_hash"]
 
 
+def test_bench_tokenizer(tmp_path):
+    keys = ["text_bytes", "tokens", "load_ms", "encode_bytes_per_s", "decode_bytes_per_s"]
+    text = tmp_path / "text"
+    text.write_text("One morning, when Gregor Samsa woke. " * 50)
+    how = ["bench", DATA / "tokenizer" / "qwen2", "--tokenizer", "--text", text]
+    row = json.loads(imp(*how, "--json"))
+    assert list(row) == keys and row["text_bytes"] == text.stat().st_size
+    ids = json.loads(imp("tokenize", how[1], text.read_text()))
+    assert row["tokens"] == len(ids) and all(row[k] > 0 for k in keys)
+    table = imp(*how, "--csv", "-r", "3").splitlines()
+    assert table[0].split(",") == keys and table[1].startswith(f"{row['text_bytes']},{len(ids)},")
+    assert imp(*how).count("\n") == 2
+    assert "--text" in fails(1, "bench", how[1], "--tokenizer")
+    assert "--tokenizer" in fails(1, "bench", MODEL, "--text", text)
+    fails(5, *how[:-1], tmp_path / "none")
+    text.write_text("")
+    assert "is empty" in fails(7, *how)
+
+
 # ---- inspect ----
+
+PARTS = ("weight_bytes", "kv_bytes", "window_bytes", "state_bytes", "activation_bytes",
+         "scratch_bytes")
+
+
+# Real configurations: layers of several kinds, each with what it keeps.
+@pytest.mark.parametrize("name, kinds, window, state, experts, lines", [
+    ("Qwen3-4B", [("attention", 36)], False, False, None, []),
+    ("Qwen3-30B-A3B", [("attention", 48)], False, False, 128, ["experts                128"]),
+    ("Mistral-7B-Instruct-v0.2", [("attention", 32)], False, False, None, []),
+    ("Qwen3.6-35B-A3B", [("gated delta net", 30), ("attention", 10)], False, True, 256,
+     ["text model of          qwen3_5_moe", "heads                  16", "+ recurrent state",
+      "  gated delta net      30 layers, 16 key heads of 128, 32 value heads of 128"]),
+    ("gpt-oss-20b", [("attention", 12), ("attention", 12)], True, False, 32,
+     ["+ KV of windows", "  attention            12 layers, 64 heads, 8 of KV, of 64, window of 128"]),
+])
+def test_inspect_families(name, kinds, window, state, experts, lines):
+    folder = ROOT / "tests/data/configs" / name
+    got = json.loads(imp("inspect", folder, "--json"))
+    m = got["memory"]
+    assert [(k["kind"], k["layers"]) for k in got["layer_kinds"]] == kinds
+    assert got["heads"] > 0 and got["head_dim"] > 0 and got.get("experts") == experts
+    assert (m["window_bytes"] > 0) == window and (m["state_bytes"] > 0) == state
+    assert m["window_bytes"] == (m["sequences"] * m["window_blocks_per_sequence"] *
+                                 m["window_block_bytes"])
+    assert m["state_bytes"] == m["sequences"] * m["state_bytes_per_sequence"]
+    assert m["total_bytes"] == sum(m[part] for part in PARTS)
+    text = imp("inspect", folder)
+    assert all(line in text for line in lines)
+
 
 def test_inspect_folder():
     got = json.loads(imp("inspect", QUANTISED, "--json"))
@@ -471,8 +520,7 @@ def test_inspect_folder():
     assert len(got["tensors"]) == got["tensor_count"] > 0
     assert sum(t["bytes"] for t in got["tensors"]) == got["tensor_bytes"]
     m = got["memory"]
-    assert m["total_bytes"] == sum(m[k] for k in ("weight_bytes", "kv_bytes", "activation_bytes",
-                                                  "scratch_bytes"))
+    assert m["total_bytes"] == sum(m[part] for part in PARTS)
     text = imp("inspect", QUANTISED)
     assert all(t["name"] in text for t in got["tensors"]) and "memory plan" in text
     memory = imp("inspect", QUANTISED, "--memory")

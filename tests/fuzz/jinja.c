@@ -21,7 +21,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     size_t n = 0, i, max, total = 0;
     yyjson_val *key, *value;
     yyjson_obj_foreach(yyjson_doc_get_root(doc), i, max, key, value) {
-        vars[n++] = (struct jinja_var){yyjson_get_str(key), value, i < 2};
+        vars[n++] = (struct jinja_var){yyjson_get_str(key), value, i < 2, NULL};
     }
     struct jinja *t = NULL;
     struct jinja_output out = {0};

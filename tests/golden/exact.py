@@ -1,6 +1,6 @@
 """Reads a checkpoint's tensors and expands NVFP4 exactly, in fp32, without the makers' code.
 
-Both dialects store E2M1 codes (two a byte, even column low) under one E4M3 scale byte per 16
+Both dialects of NVFP4 store E2M1 codes (two a byte, even column low) under one E4M3 scale byte per 16
 columns and one fp32 scalar per matrix: compressed-tensors writes that scalar as a divisor
 (weight_global_scale), ModelOpt as a multiplier (weight_scale_2). code * scale has at most 6
 significant bits; the product with the scalar is rounded once, to fp32. compressed-tensors' own
@@ -87,26 +87,50 @@ def expand_mxfp4(blocks, scales):
     return np.swapaxes(unit.reshape(unit.shape[:2] + (-1,)), 1, 2)
 
 
+def expand_fp8(codes, scale):
+    """E4M3 weights: one scale, one a row, or one a block of rows and columns."""
+    if scale.size == 1:
+        scale = scale.reshape(1, 1)
+    elif scale.ndim == 1:
+        scale = scale[:, None]
+    blocks = [-(-n // m) for n, m in zip(codes.shape, scale.shape)]
+    each = np.repeat(np.repeat(scale, blocks[0], 0), blocks[1], 1)[:codes.shape[0], :codes.shape[1]]
+    return (E4M3[codes].astype(np.float64) * each.astype(np.float64)).astype(np.float32)
+
+
+SCALES = ("weight_scale", "weight_scale_2", "weight_global_scale", "input_scale",
+          "input_global_scale", "_proj_scales", ".k_scale", ".v_scale")
+
+
 def expand_folder(folder):
     """name -> fp32 array, under the names an unquantised checkpoint has."""
     tensors, out = read_folder(folder), {}
+
+    def scalar(name):
+        return float(tensors[name][1].reshape(-1)[0])
     for name, (dtype, data) in tensors.items():
+        path = name.removesuffix(".weight")
         if name.endswith(".weight_packed"):
-            path = name[:-len(".weight_packed")]
-            divisor = float(tensors[path + ".weight_global_scale"][1].reshape(-1)[0])
-            scale = tensors[path + ".weight_scale"][1]
-            out[path + ".weight"] = expand_nvfp4(data, scale, 1.0 / divisor)
+            path = name.removesuffix(".weight_packed")
+            out[path + ".weight"] = expand_nvfp4(data, tensors[path + ".weight_scale"][1],
+                                                 1.0 / scalar(path + ".weight_global_scale"))
         elif name.endswith(".weight") and dtype == "U8":
-            path = name[:-len(".weight")]
-            multiplier = tensors[path + ".weight_scale_2"][1].reshape(-1)[0]
-            out[name] = expand_nvfp4(data, tensors[path + ".weight_scale"][1], multiplier)
+            out[name] = expand_nvfp4(data, tensors[path + ".weight_scale"][1],
+                                     scalar(path + ".weight_scale_2"))
+        elif name.endswith(".weight") and dtype == "F8_E4M3":
+            kind, scale = tensors[path + ".weight_scale"]
+            out[name] = expand_fp8(data, bf16_to_f32(scale) if kind == "BF16" else scale)
+        elif name.endswith("_proj") and dtype == "U8":
+            # ModelOpt's gpt-oss: a stack as its plain tensor, [E, inputs, outputs], two inputs a
+            # byte; one scalar for all experts.
+            unit = expand_nvfp4(np.swapaxes(data, 1, 2),
+                                np.swapaxes(tensors[name + "_weight_scale"][1], 1, 2),
+                                scalar(name + "_weight_scale_2"))
+            out[name] = np.swapaxes(unit, 1, 2)
         elif name.endswith("_blocks"):
             # gpt-oss: rows are outputs, while its plain tensors are [E, inputs, outputs].
             out[name[:-len("_blocks")]] = expand_mxfp4(data, tensors[name[:-6] + "scales"][1])
-        elif name.endswith("_scales"):
-            continue
-        elif name.endswith((".weight_scale", ".weight_scale_2", ".weight_global_scale",
-                            ".input_scale", ".input_global_scale")):
+        elif name.endswith(SCALES):
             continue
         elif dtype == "BF16":
             out[name] = bf16_to_f32(data)

@@ -13,6 +13,8 @@ import transformers
 
 import exact
 
+torch.set_num_threads(1)  # tiny models: a second thread costs more than it does
+
 
 def config_of(folder):
     config = json.loads((pathlib.Path(folder) / "config.json").read_text())
@@ -45,11 +47,38 @@ def auto_class(config):
     return transformers.AutoModelForImageTextToText if wrapped else transformers.AutoModelForCausalLM
 
 
+def stack_experts(arrays, kind):
+    """One tensor an expert -> the stacks of gemma4 and gpt_oss, whose loaders do not know the
+    tools' names. gpt_oss: [E, inputs, outputs], gate and up alternating."""
+    found = {n: n.split(".experts.") for n in arrays if ".experts." in n and n.endswith("_proj.weight")}
+    layers = sorted({layer for layer, _ in found.values()})
+    out = {n: a for n, a in arrays.items() if not any(n.startswith(x + ".experts.") for x in layers)}
+    for layer in layers:
+        count = 1 + max(int(rest.split(".")[0]) for x, rest in found.values() if x == layer)
+
+        def stack(what):
+            return np.stack([arrays[f"{layer}.experts.{e}.{what}"] for e in range(count)])
+        gate, up, down = (stack(f"{p}_proj.weight") for p in ("gate", "up", "down"))
+        if kind != "gpt_oss":
+            out[f"{layer}.experts.gate_up_proj"] = np.concatenate([gate, up], 1)
+            out[f"{layer}.experts.down_proj"] = down
+            continue
+        both = np.stack([gate, up], 2).reshape(count, -1, gate.shape[-1])
+        bias = np.stack([stack("gate_proj.bias"), stack("up_proj.bias")], 2)
+        out[f"{layer}.experts.gate_up_proj"] = both.swapaxes(1, 2)
+        out[f"{layer}.experts.gate_up_proj_bias"] = bias.reshape(count, -1)
+        out[f"{layer}.experts.down_proj"] = down.swapaxes(1, 2)
+        out[f"{layer}.experts.down_proj_bias"] = stack("down_proj.bias")
+    return out
+
+
 def read(folder, arrays, dtype=torch.float32):
     """The same by transformers' own loader, which knows what the names of a family's files become
     (experts stacked, prefixes); the arrays go through a folder of their own."""
     from safetensors.numpy import save_file
     config = config_of(folder)
+    if config.model_type in ("gpt_oss", "gemma4"):
+        arrays = stack_experts(arrays, config.model_type)
     if any(n.endswith("lm_head.weight") for n in arrays):
         # mistral3's class ties by default, its files do not say and have a head of their own.
         config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False

@@ -96,6 +96,93 @@ MXFP4_CONFIG = dict(modules_to_not_convert=["model.layers.*.self_attn", "model.l
                                             "model.embed_tokens", "lm_head"], quant_method="mxfp4")
 
 
+# ---- FP8, NVFP4 and BF16 in one file ----
+
+def fp8(value):
+    """fp32 -> (codes, multiplier), ModelOpt's FP8: one scale a tensor, its largest value at 448."""
+    scale = np.float32(np.abs(value).max() / 448)
+    middles = (exact.E4M3[1:127] + exact.E4M3[:126]) / 2
+    x = value / scale
+    codes = np.searchsorted(middles, np.abs(x)).astype(np.uint8) | (x < 0).astype(np.uint8) << 7
+    return codes, scale
+
+
+def nvfp4(value):
+    """fp32 [N, K] -> (packed, scale bytes, multiplier) as ModelOpt rounds: amax / 6 a block."""
+    multiplier = np.float32(np.abs(value).max() / (6 * 448))
+    x = value.reshape(value.shape[0], -1, 16)
+    middles = (exact.E4M3[1:127] + exact.E4M3[:126]) / 2
+    want = np.abs(x).max(-1) / (6 * multiplier)
+    scales = np.searchsorted(middles, np.clip(want, 2.0 ** -9, 448)).astype(np.uint8)
+    x = x / (exact.E4M3[scales] * multiplier)[..., None]
+    middles = (exact.E2M1[1:8] + exact.E2M1[:7]) / 2
+    codes = np.searchsorted(middles, np.abs(x)).astype(np.uint8) | (x < 0).astype(np.uint8) << 3
+    codes = codes.reshape(value.shape)
+    return codes[:, 0::2] | codes[:, 1::2] << 4, scales, multiplier
+
+
+MIXED_FP8 = (".linear_attn.in_proj_qkv", ".linear_attn.in_proj_z", ".linear_attn.out_proj",
+             ".self_attn.q_proj", ".self_attn.k_proj", ".self_attn.v_proj", ".self_attn.o_proj")
+
+
+def qwen36_mixed(tensors):
+    """As nvidia/Qwen3.6-35B-A3B-NVFP4: FP8 attention and gated delta net, NVFP4 experts (named one
+    by one), shared expert and head without input scales, FP8 key/value scales, the rest BF16."""
+    out = {}
+    for name, (dtype, data) in tensors.items():
+        path, value = name.removesuffix(".weight"), None
+        if ".experts." in name:
+            # From the stack: one matrix an expert, gate above up.
+            layer, kind = name.split(".experts.")
+            for e, stack in enumerate(exact.bf16_to_f32(data)):
+                parts = {"down_proj": [("down_proj", stack)]}.get(
+                    kind, list(zip(("gate_proj", "up_proj"), np.split(stack, 2))))
+                for part, matrix in parts:
+                    add_nvfp4(out, f"{layer}.experts.{e}.{part}", matrix)
+        elif path.endswith(MIXED_FP8):
+            codes, scale = fp8(exact.bf16_to_f32(data))
+            out[name] = ("F8_E4M3", codes)
+            out[path + ".weight_scale"] = ("F32", scale)
+            out[path + ".input_scale"] = ("F32", np.float32(0.0125))
+            if path.endswith((".k_proj", ".v_proj")):
+                out[path + f".{path[-6]}_scale"] = ("F32", np.float32(0.02))
+        elif path == "lm_head" or (".shared_expert." in path and path.endswith("_proj")):
+            add_nvfp4(out, path, exact.bf16_to_f32(data))
+        else:
+            out[name] = (dtype, data)
+    return out
+
+
+def add_nvfp4(out, path, value):
+    packed, scales, multiplier = nvfp4(value)
+    out[path + ".weight"], out[path + ".weight_scale"] = ("U8", packed), ("F8_E4M3", scales)
+    out[path + ".weight_scale_2"] = ("F32", multiplier)
+
+
+def qwen36_config(tensors):
+    """Only quantized_layers says which is which; experts are named by their stack."""
+    four = dict(quant_algo="W4A16_NVFP4", group_size=16)
+    layers = {}
+    for name in sorted(tensors):
+        path = name.removesuffix(".weight")
+        if ".experts." in name:
+            layers[name.split(".experts.")[0] + ".experts"] = four
+        elif path.endswith(MIXED_FP8):
+            layers[path] = dict(quant_algo="FP8")
+        elif path == "lm_head" or (".shared_expert." in path and path.endswith("_proj")):
+            layers[path] = four
+    eight = dict(dynamic=False, num_bits=8, type="float")
+    groups = dict(
+        group_0=dict(input_activations=eight, weights=eight,
+                     targets=[n for n, v in layers.items() if v["quant_algo"] == "FP8"]),
+        group_1=dict(input_activations=dict(eight, num_bits=4, group_size=16),
+                     weights=dict(eight, num_bits=4, group_size=16),
+                     targets=[n for n, v in layers.items() if v is four]))
+    return dict(config_groups=groups, ignore=["mtp.layers.0*", "mtp*"],
+                quant_algo="MIXED_PRECISION", quantized_layers=layers,
+                producer=dict(name="modelopt", version="0.37.0"), quant_method="modelopt")
+
+
 # ---- the table ----
 
 def rewrite(folder, change):
@@ -109,13 +196,22 @@ def derive(source, name, change, quantization):
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
     config = json.loads((source / "config.json").read_text())
+    if callable(quantization):
+        quantization = quantization(exact.read_folder(source))
     config["quantization_config"] = quantization
     (target / "config.json").write_text(json.dumps(config, indent=1) + "\n")
+    if quantization["quant_method"] == "modelopt":
+        names = dict(quant_algo=quantization["quant_algo"], kv_cache_quant_algo="FP8",
+                     quantized_layers=quantization["quantized_layers"],
+                     exclude_modules=quantization["ignore"])
+        text = json.dumps(dict(producer=quantization["producer"], quantization=names), indent=1)
+        (target / "hf_quant_config.json").write_text(text + "\n")
     rewrite(target, change)
     print(f"{name}: {sum(f.stat().st_size for f in target.iterdir())} bytes")
 
 
 # What is done to the plain file of a family before the tools read it.
 PLAIN = {"qwen3.5": lambda t: add_mtp(t, 31), "qwen3.5-moe": stack_experts}
-# name -> (suffix, change, quantization_config)
-DERIVED = {"gpt-oss": [("mxfp4", gpt_oss_mxfp4, MXFP4_CONFIG)]}
+# name -> (suffix, change, quantization_config or what makes it from the plain file's tensors)
+DERIVED = {"gpt-oss": [("mxfp4", gpt_oss_mxfp4, MXFP4_CONFIG)],
+           "qwen3.5-moe": [("mixed", qwen36_mixed, qwen36_config)]}

@@ -115,7 +115,7 @@ def finish(folder, tokenizer, compact=False):
     print(f"{folder.name}: {sum(f.stat().st_size for f in folder.iterdir())} bytes")
 
 
-def by_llmcompressor(model, scheme, samples, folder, ignore):
+def by_llmcompressor(model, scheme, samples, folder, ignore, tokenizer):
     from datasets import Dataset
     from llmcompressor import oneshot
     from llmcompressor.modifiers.quantization import QuantizationModifier
@@ -124,7 +124,8 @@ def by_llmcompressor(model, scheme, samples, folder, ignore):
     if scheme == "NVFP4":
         data = dict(dataset=Dataset.from_dict({"input_ids": samples,
                                                "attention_mask": [[1] * len(s) for s in samples]}),
-                    num_calibration_samples=len(samples), max_seq_length=len(samples[0]))
+                    num_calibration_samples=len(samples), max_seq_length=len(samples[0]),
+                    processor=tokenizer)  # a wrapper's own would need its pictures' settings
     oneshot(model=model, recipe=recipe, **data)
     model.save_pretrained(folder, save_compressed=True)
 
@@ -166,7 +167,7 @@ def write_all(make_model, base, folder, tools, tokenizer, samples, config=None):
             by_modelopt(reload(), tool, samples, target)
         else:
             by_llmcompressor(reload(), tool.upper(), samples, target,
-                             families.IGNORE if config else ["lm_head"])
+                             families.IGNORE if config else ["lm_head"], tokenizer)
         finish(target, tokenizer, bool(config))
     for suffix, change, quantization in layouts.DERIVED.get(family, []):
         layouts.derive(source, f"{base}-{suffix}", change, quantization)

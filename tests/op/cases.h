@@ -53,33 +53,128 @@ struct norm_case {
 };
 static const struct norm_case NORM_CASES[] = {{576, true}, {1, true}, {17, false}, {1000, true}};
 
+struct post_norm_case {
+    enum linear_mode mode;
+    int64_t groups, cols;
+    float scale;
+    bool weight;
+};
+static const struct post_norm_case POST_NORM_CASES[] = {
+    {LINEAR_STORE, 1, 576, 1.0f, true}, {LINEAR_ADD, 1, 577, 1.0f, true},
+    {LINEAR_STORE, 5, 33, 0.7f, true},  {LINEAR_ADD, 3, 256, -0.25f, true},
+    {LINEAR_ADD, 2, 1, 1.5f, true},     {LINEAR_STORE, 1, 70, 1.0f, false},
+};
+
 struct glu_case {
     enum glu_kind kind;
     int64_t cols;
+    int step; /* 2: gate and up alternate */
+    int tail; /* floats behind them in a row that are no part of it */
+    float limit;
+    bool row_gate;
 };
 static const struct glu_case GLU_CASES[] = {
-    {GLU_SILU, 1536}, {GLU_SILU, 13}, {GLU_GELU_TANH, 96}, {GLU_GELU_TANH, 3}};
+    {GLU_SILU, 1536, 1, 0, 0, false},   {GLU_SILU, 13, 1, 5, 0, true},
+    {GLU_SILU, 600, 2, 0, 0, false},    {GLU_GELU_TANH, 96, 1, 0, 0, false},
+    {GLU_GELU_TANH, 3, 1, 2, 0, false}, {GLU_GELU_TANH, 257, 2, 1, 0, true},
+    {GLU_CLAMPED, 320, 2, 0, 7, false}, {GLU_CLAMPED, 37, 1, 0, 1.5f, true},
+    {GLU_SILU, 1, 1, 0, 0, true},
+};
 
 struct qkv_case {
     int heads, kv_heads, head_dim, pairs, pair_offset;
     bool norm;
     float q_scale;
+    bool gate, v_from_k, v_norm, only_q; /* gate: one lies behind every q head */
+    float growth, growth_tokens;
+    enum kv_group group;
 };
 static const struct qkv_case QKV_CASES[] = {
-    {9, 3, 64, 32, 32, false, 0.125f}, {4, 2, 128, 64, 64, true, 0.088f},
-    {3, 1, 80, 16, 40, false, 0.11f},  {2, 2, 8, 2, 4, true, 1.0f},
-    {2, 1, 512, 64, 256, true, 0.06f},
+    {9, 3, 64, 32, 32, false, 0.125f, false, false, false, false, 0, 0, KV_FULL},
+    {4, 2, 128, 64, 64, true, 0.088f, false, false, false, false, 0, 0, KV_WINDOW},
+    {3, 1, 80, 16, 40, false, 0.11f, true, false, false, false, 0, 0, KV_FULL},
+    {2, 2, 8, 2, 4, true, 1.0f, false, true, true, false, 0, 0, KV_WINDOW},
+    {2, 1, 512, 64, 256, true, 0.06f, false, true, false, false, 0, 0, KV_FULL},
+    {4, 2, 256, 32, 32, true, 0.0625f, true, false, false, false, 0, 0, KV_FULL},
+    {5, 1, 24, 12, 12, true, 0.2f, false, false, true, true, 0, 0, KV_WINDOW},
+    {2, 2, 64, 32, 32, false, 0.125f, false, false, true, false, 0.1f, 16, KV_FULL},
+    {3, 3, 6, 3, 3, true, 0.4f, true, false, true, false, -0.3f, 3, KV_WINDOW},
 };
 
 struct attention_case {
     int heads, kv_heads, head_dim, tokens, window;
     float softcap;
-    bool sinks;
+    bool sinks, gate;
+    enum kv_group group;
 };
 static const struct attention_case ATTENTION_CASES[] = {
-    {9, 3, 64, 200, 0, 0, false}, {4, 4, 128, 130, 0, 0, false}, {8, 1, 64, 150, 0, 0, true},
-    {10, 1, 16, 70, 0, 0, false}, {6, 2, 72, 140, 50, 0, false}, {2, 1, 256, 100, 64, 50, false},
-    {4, 2, 8, 193, 1, 0, true},   {5, 5, 24, 129, 65, 20, true}, {2, 2, 512, 66, 0, 0, false},
+    {9, 3, 64, 200, 0, 0, false, false, KV_FULL},
+    {4, 4, 128, 130, 0, 0, false, true, KV_FULL},
+    {8, 1, 64, 150, 0, 0, true, false, KV_FULL},
+    {10, 1, 16, 70, 0, 0, false, true, KV_FULL},
+    {6, 2, 72, 140, 50, 0, false, false, KV_WINDOW},
+    {2, 1, 256, 100, 64, 50, false, true, KV_FULL},
+    {4, 2, 8, 193, 1, 0, true, false, KV_WINDOW},
+    {5, 5, 24, 129, 65, 20, true, false, KV_WINDOW},
+    {2, 2, 512, 66, 0, 0, false, false, KV_FULL},
+    {8, 2, 64, 200, 128, 0, true, false, KV_WINDOW},
+    {6, 3, 10, 200, 64, 3, true, true, KV_WINDOW},
+    {2, 1, 32, 190, 63, 0, false, true, KV_WINDOW},
+    {3, 1, 22, 90, 0, 5, true, true, KV_WINDOW},
+};
+
+struct route_case {
+    const char *name;
+    int64_t cols;
+    int experts, top_k;
+    bool norm, bias, scale, renormalize;
+};
+static const struct route_case ROUTE_CASES[] = {
+    {"route, renormalized", 96, 32, 4, true, false, false, true},
+    {"route, softmax over all", 200, 60, 8, true, false, false, false},
+    {"route with a bias", 96, 32, 4, true, true, false, true},
+    {"route without a norm, scaled", 70, 128, 8, false, false, true, true},
+    {"route to one", 33, 9, 1, true, true, true, false},
+    {"route to all", 17, 5, 5, false, true, false, false},
+    {"route past a piece of columns", 1025, 11, 2, true, false, true, true},
+    {"route among many", 24, 512, 10, true, false, false, true},
+};
+
+struct moe_case {
+    const char *name;
+    enum weight_format format;
+    int64_t hidden, width;
+    int experts, top_k;
+    enum linear_mode mode;
+    enum glu_kind kind;
+    float limit;
+    bool interleaved, bias, alike; /* alike: every row has the same experts */
+};
+static const struct moe_case MOE_CASES[] = {
+    {"moe nvfp4", WEIGHT_NVFP4, 96, 80, 8, 3, LINEAR_STORE, GLU_SILU, 0, false, false, false},
+    {"moe nvfp4, added", WEIGHT_NVFP4, 48, 16, 12, 8, LINEAR_ADD, GLU_SILU, 0, false, false, false},
+    {"moe nvfp4, all alike", WEIGHT_NVFP4, 80, 32, 4, 2, LINEAR_STORE, GLU_GELU_TANH, 0, false,
+     false, true},
+    {"moe mxfp4, interleaved", WEIGHT_MXFP4, 64, 32, 6, 4, LINEAR_ADD, GLU_CLAMPED, 7, true, true,
+     false},
+    {"moe mxfp4, biases", WEIGHT_MXFP4, 32, 64, 5, 2, LINEAR_STORE, GLU_CLAMPED, 1.5f, false, true,
+     false},
+    {"moe bf16, odd", WEIGHT_BF16, 37, 19, 7, 2, LINEAR_STORE, GLU_SILU, 0, false, true, false},
+    {"moe bf16, interleaved", WEIGHT_BF16, 18, 21, 3, 1, LINEAR_ADD, GLU_GELU_TANH, 0, true, false,
+     false},
+};
+
+struct gdn_case {
+    const char *name;
+    struct gdn_shape shape; /* key heads, value heads, key_dim, value_dim */
+    int tokens;
+};
+static const struct gdn_case GDN_CASES[] = {
+    {"gdn, a head", {1, 1, 16, 16}, 130},
+    {"gdn, odd dims", {2, 2, 7, 13}, 90},
+    {"gdn, value heads share keys", {2, 6, 24, 20}, 140},
+    {"gdn, of the size in use", {1, 2, 128, 128}, 70},
+    {"gdn, one by one", {1, 3, 1, 1}, 66},
 };
 
 #endif

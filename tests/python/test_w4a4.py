@@ -32,6 +32,16 @@ def test_reference(case, tmp_path):
     assert np.abs(plain - want).max() > 1e-2 * (want.max() - want.min())
 
 
+def test_score_prints_what_it_costs():
+    model = ROOT / "tests" / "data" / "models" / "tiny-gqa-nvfp4"
+    text = next((ROOT / "tests" / "data" / "prose").glob("*.txt"))
+    done = subprocess.run([IMP, "score", model, "--text", text, "--tokens", "400", "--window", "100",
+                           "--set", "numerics.activations=nvfp4", "--json"],
+                          check=True, capture_output=True, text=True)
+    result = json.loads(done.stdout)
+    assert result["kl"] > 1e-3 and 0.3 < result["top1_agreement"] < 1
+
+
 @pytest.mark.parametrize("case", CASES)
 def test_a_row_depends_on_itself_alone(case, tmp_path):
     """The fast path: whole, in chunks, and alone; the same bits."""

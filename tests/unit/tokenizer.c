@@ -1,13 +1,12 @@
 /* Small tokenizers with each family's settings against what the package `tokenizers` made of the
- * same texts (tests/data/tokenizer), hostile files and texts (tk01 to tk08), streaming, spans. */
-#include <pthread.h>
+ * same texts, and `mistral-common` of two tekken.json (tests/data/tokenizer), hostile files and
+ * texts (tk01 to tk08), streaming, spans. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -20,8 +19,9 @@
 
 #define DATA IMP_SOURCE_DIR "/tests/data/tokenizer/"
 
-static const char *const families[] = {"smollm2", "llama3", "qwen2",  "qwen35",    "tekken",
-                                       "o200k",   "gemma",  "llama2", "metaspace", "oddments"};
+static const char *const families[] = {"smollm2",   "llama3",     "qwen2",     "qwen35",
+                                       "tekken",    "o200k",      "gemma",     "llama2",
+                                       "tekken-v3", "tekken-v13", "metaspace", "oddments"};
 enum { FAMILIES = sizeof families / sizeof *families };
 
 /* ---- helpers ---- */
@@ -131,7 +131,7 @@ static void check_case(const struct tokenizer *t, const char *family, struct sli
     ids_free(&plain);
 }
 
-static void families_equal_the_package(void **state) {
+static void families_equal_the_packages(void **state) {
     (void)state;
     struct str lines = {0};
     struct imp_error err = {0};
@@ -415,6 +415,13 @@ static void unknown_fields_are_refused(void **state) {
          "$.pre_tokenizer.behavior", IMP_ERR_UNSUPPORTED},
         {PART("\"pre_tokenizer\":{\"type\":\"Metaspace\",\"replacement\":\"ab\"}"),
          "$.pre_tokenizer.replacement", IMP_ERR_FILE},
+        {PART("\"normalizer\":{\"type\":\"Nmt\"},\"pre_tokenizer\":{\"type\":\"Metaspace\","
+              "\"replacement\":\"_\",\"prepend_scheme\":\"first\"}"),
+         "$.pre_tokenizer.prepend_scheme", IMP_ERR_UNSUPPORTED},
+        {PART("\"normalizer\":{\"type\":\"Strip\",\"strip_left\":true},\"added_tokens\":[{\"id\":3,"
+              "\"content\":\" \","
+              "\"normalized\":true}]"),
+         "$.added_tokens", IMP_ERR_UNSUPPORTED},
         {PART("\"pre_tokenizer\":{\"type\":\"FixedLength\",\"length\":0}"),
          "$.pre_tokenizer.length", IMP_ERR_FILE},
         {PART("\"decoder\":{\"type\":\"WordPiece\"}"), "$.decoder.type", IMP_ERR_UNSUPPORTED},
@@ -445,54 +452,6 @@ static void unknown_fields_are_refused(void **state) {
         refused(cases[i].json, cases[i].code, cases[i].where);
     }
     accepted(PART("\"truncation\":{\"anything\":1},\"padding\":{\"x\":[]}"));
-}
-
-/* ---- time and stack ---- */
-
-struct job {
-    const struct tokenizer *t;
-    const struct str *text;
-    size_t ids;
-};
-
-static void *encode_in_thread(void *arg) {
-    struct job *job = arg;
-    struct ids ids = encode(job->t, job->text->data, job->text->size, 0);
-    job->ids = ids.count;
-    ids_free(&ids);
-    return NULL;
-}
-
-/* A megabyte of one thing, on a stack of 64 KiB. */
-static void tk05_linear_time(void **state) {
-    (void)state;
-    static const char *const units[] = {"a",          "A",  "\n",    " ",       "\u4e2d",
-                                        "\U0001f600", "us", "<|im_", "Z\u0301", "\u0300\u0316",
-                                        "\t\n"};
-    static const char *const some[] = {"qwen2", "tekken", "llama2", "oddments"};
-    pthread_attr_t attr;
-    assert_int_equal(pthread_attr_init(&attr), 0);
-    assert_int_equal(pthread_attr_setstacksize(&attr, 64 << 10), 0);
-    for (size_t f = 0; f < sizeof some / sizeof *some; f++) {
-        struct tokenizer *t = load(some[f]);
-        for (size_t u = 0; u < sizeof units / sizeof *units; u++) {
-            struct str text = {0};
-            struct timespec from, to;
-            pthread_t thread;
-            while (text.size < 1000000) str_add_text(&text, units[u]);
-            struct job job = {t, &text, 0};
-            clock_gettime(CLOCK_MONOTONIC, &from);
-            assert_int_equal(pthread_create(&thread, &attr, encode_in_thread, &job), 0);
-            assert_int_equal(pthread_join(thread, NULL), 0);
-            clock_gettime(CLOCK_MONOTONIC, &to);
-            double s =
-                (double)(to.tv_sec - from.tv_sec) + (double)(to.tv_nsec - from.tv_nsec) / 1e9;
-            if (s > 4) fail_msg("%s: a megabyte of unit %zu took %.1f s", some[f], u, s);
-            str_free(&text);
-        }
-        tokenizer_free(t);
-    }
-    pthread_attr_destroy(&attr);
 }
 
 /* ---- texts ---- */
@@ -628,6 +587,43 @@ static void normal_forms(void **state) {
         ids_free(&ids);
     }
     tokenizer_free(t);
+}
+
+/* Texts are cut before "\u2581" only where no merge would join it to what stands before. */
+static void merges_across_words(void **state) {
+    (void)state;
+    static const struct {
+        const char *json;
+        int32_t ids[6];
+        size_t count;
+    } cases[] = {
+        {MODEL("\"a\":0,\"\u2581\":1,\"a\u2581\":2,\"\u2581a\":3", "\"a \u2581\",\"\u2581 a\""),
+         {2, 1, 2, 0},
+         4},
+        {MODEL("\"a\":0,\"\u2581\":1,\"\u2581\u2581\":2,\"\u2581a\":3",
+               "\"\u2581 \u2581\",\"\u2581 a\""),
+         {0, 2, 0, 3},
+         4},
+        {MODEL("\"a\":0,\"\u2581\":1,\"\u2581a\":2,\"a\u2581a\":3", "\"\u2581 a\",\"a \u2581a\""),
+         {0, 1, 2, 2},
+         4},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct str json = {0};
+        struct imp_error err;
+        str_printf(&json, "{\"model\":%s}", cases[i].json);
+        struct tokenizer *t = parse(json.data, &err);
+        if (t == NULL) fail_msg("%s: %s", err.where, err.message);
+        struct ids ids = encode_text(t, "a\u2581\u2581a\u2581a", 0);
+        if (ids.count != cases[i].count ||
+            memcmp(ids.data, cases[i].ids, ids.count * sizeof *ids.data) != 0) {
+            for (size_t k = 0; k < ids.count; k++) print_error("%d ", ids.data[k]);
+            fail_msg("case %zu", i);
+        }
+        ids_free(&ids);
+        tokenizer_free(t);
+        str_free(&json);
+    }
 }
 
 /* What a user writes beside the template's tokens cannot make another, longer one of them. */
@@ -817,17 +813,17 @@ static void mistaken_tekken_is_put_right(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(families_equal_the_package),
+        cmocka_unit_test(families_equal_the_packages),
         cmocka_unit_test(tk01_merges_of_nothing),
         cmocka_unit_test(tk02_ids),
         cmocka_unit_test(tk03_expressions),
         cmocka_unit_test(expressions_mean_the_same),
         cmocka_unit_test(tk04_growth),
         cmocka_unit_test(unknown_fields_are_refused),
-        cmocka_unit_test(tk05_linear_time),
         cmocka_unit_test(tk06_broken_text),
         cmocka_unit_test(tk07_special_tokens_in_messages),
         cmocka_unit_test(normal_forms),
+        cmocka_unit_test(merges_across_words),
         cmocka_unit_test(tokens_do_not_cross_spans),
         cmocka_unit_test(spans_pass_the_normalizer),
         cmocka_unit_test(tk08_half_a_character),

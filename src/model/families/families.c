@@ -7,24 +7,29 @@
 #include "base/caps.h"
 #include "base/error.h"
 
+/* Two ways to store a model that is part of a wrapper (desc.h). */
+#define OUTSIDE "language_model.model."
+#define INSIDE  "model.language_model."
+
 static const struct {
     const char *model_type;
     family_fn make;
+    const char *wrapped_prefix;
 } FAMILIES[] = {
-    {"llama", family_llama},
-    {"granite", family_granite},
-    {"mistral", family_mistral},
-    {"ministral3", family_mistral},
-    {"qwen2", family_qwen},
-    {"qwen3", family_qwen},
-    {"qwen3_moe", family_qwen},
-    {"qwen3_next", family_qwen3_next},
-    {"qwen3_5_text", family_qwen3_next},
-    {"qwen3_5_moe_text", family_qwen3_next},
-    {"gemma3_text", family_gemma3},
-    {"gemma4_text", family_gemma4},
-    {"gemma4_unified_text", family_gemma4},
-    {"gpt_oss", family_gpt_oss},
+    {"llama", family_llama, INSIDE},
+    {"granite", family_granite, INSIDE},
+    {"mistral", family_mistral, OUTSIDE},
+    {"ministral3", family_mistral, OUTSIDE},
+    {"qwen2", family_qwen, INSIDE},
+    {"qwen3", family_qwen, INSIDE},
+    {"qwen3_moe", family_qwen, INSIDE},
+    {"qwen3_next", family_qwen3_next, INSIDE},
+    {"qwen3_5_text", family_qwen3_next, INSIDE},
+    {"qwen3_5_moe_text", family_qwen3_next, INSIDE},
+    {"gemma3_text", family_gemma3, OUTSIDE},
+    {"gemma4_text", family_gemma4, INSIDE},
+    {"gemma4_unified_text", family_gemma4, INSIDE},
+    {"gpt_oss", family_gpt_oss, INSIDE},
 };
 
 int model_desc_make(const struct config *config, struct arena *arena, struct model_desc *out,
@@ -32,6 +37,7 @@ int model_desc_make(const struct config *config, struct arena *arena, struct mod
     for (size_t i = 0; i < sizeof FAMILIES / sizeof FAMILIES[0]; i++) {
         if (strcmp(config->model_type, FAMILIES[i].model_type) != 0) continue;
         *out = (struct model_desc){.family = FAMILIES[i].model_type,
+                                   .wrapped_prefix = FAMILIES[i].wrapped_prefix,
                                    .embed_scale = 1.0f,
                                    .residual_scale = 1.0f,
                                    .logit_scale = 1.0f};

@@ -96,7 +96,7 @@ static int read_ffn(const struct config *config, const struct model_desc *desc, 
     g->own_kv = desc->layers - (int)shared;
     if (!experts) return 0;
     if ((rc = family_experts(config, &defaults, &g->moe, err)) < 0) return rc;
-    g->moe.router_norm = g->moe.expert_scale = true;
+    g->moe.router_norm = g->moe.expert_scale = g->moe.stacked = true;
     return 0;
 }
 

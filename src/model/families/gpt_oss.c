@@ -38,7 +38,8 @@ int family_gpt_oss(const struct config *config, struct arena *arena, struct mode
         config_get(config, "num_experts_per_tok") ? "num_experts_per_tok" : "experts_per_token",
         "intermediate_size", 128, 4, 2880};
     struct attention_desc attention = {.sinks = true};
-    struct moe_desc moe = {.kind = GLU_CLAMPED, .layout = EXPERTS_GPT_OSS, .router_bias = true};
+    struct moe_desc moe = {
+        .kind = GLU_CLAMPED, .layout = EXPERTS_GPT_OSS, .stacked = true, .router_bias = true};
     double limit;
     int64_t window;
     int rc;

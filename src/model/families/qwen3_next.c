@@ -35,7 +35,7 @@ static int read_moe(const struct config *config, bool next, struct arena *arena,
                     struct model_desc *out, struct imp_error *err) {
     const struct family_moe_defaults defaults = {"num_experts_per_tok", "moe_intermediate_size",
                                                  next ? 512 : 256, next ? 10 : 8, 512};
-    struct moe_desc moe = {.kind = GLU_SILU, .shared_gate = true};
+    struct moe_desc moe = {.kind = GLU_SILU, .stacked = !next, .shared_gate = true};
     bool *sparse = arena_array(arena, (size_t)out->layers, sizeof *sparse);
     int rc;
     if ((rc = family_experts(config, &defaults, &moe, err)) < 0 ||

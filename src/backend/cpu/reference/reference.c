@@ -274,8 +274,9 @@ static float glu(const struct op_glu *op, float gate, float up) {
     case GLU_CLAMPED:
         break;
     }
-    gate = fminf(gate, op->limit);
-    up = fmaxf(-op->limit, fminf(up, op->limit));
+    /* Not fminf: it would lose a NaN. */
+    gate = gate > op->limit ? op->limit : gate;
+    up = up > op->limit ? op->limit : up < -op->limit ? -op->limit : up;
     return gate * sigmoid(1.702f * gate) * (up + 1.0f);
 }
 

@@ -1,0 +1,303 @@
+/* What the tests of ops share: the backends under test, poisoned memory, what "within one rounding"
+ * means, and sequences that are run side by side, cut into steps in many ways.
+ *
+ * A test goes through the table of ops alone (convert makes an act, act_read reads one), so it says
+ * the same of every backend. */
+#ifndef IMP_TESTS_OP_HARNESS_H
+#define IMP_TESTS_OP_HARNESS_H
+
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include <cmocka.h>
+
+#include "backend/backend.h"
+#include "base/error.h"
+#include "op/support.h"
+
+enum { MAX_THREADS = 3, SEQS = 8, MAX_TOKENS = 200, MAX_BLOCKS = 4, TESTED = 3, SLOTS = 11 };
+enum { STEP_ROWS = SEQS * MAX_TOKENS, POOL_BLOCKS = 37 };
+#define COUNT(a) (sizeof(a) / sizeof(a)[0])
+
+/* `rounds`: acts and KV are BF16. */
+struct target {
+    const char *name;
+    enum backend_kind kind;
+    bool rounds;
+    const char *isa;
+};
+static const struct target TARGETS[] = {
+    {"reference", BACKEND_CPU_REFERENCE, false, NULL},
+    {"rounded reference", BACKEND_CPU_REFERENCE, true, NULL},
+    {"avx512", BACKEND_CPU, true, "avx512"},
+    {"avx2", BACKEND_CPU, true, "avx2"},
+    {"portable", BACKEND_CPU, true, "portable"},
+};
+
+/* NULL where the machine lacks the instructions. */
+static inline struct backend *target_open(const struct target *target, int threads) {
+    struct backend_options options = {target->kind, threads, target->rounds, target->isa};
+    struct step_limits max = {.rows = STEP_ROWS,
+                              .seqs = SEQS,
+                              .out_rows = STEP_ROWS,
+                              .max_blocks = MAX_BLOCKS,
+                              .max_cols = 4096,
+                              .max_heads = 16,
+                              .max_head_dim = 512,
+                              .vocab = 100,
+                              .moe_top_k = 8,
+                              .moe_width = 80,
+                              .moe_hidden = 96};
+    struct backend *be = NULL;
+    struct imp_error err;
+    int rc = backend_open(&options, &be, &err);
+    if (rc == IMP_ERR_UNSUPPORTED) return NULL;
+    assert_int_equal(rc, 0);
+    assert_int_equal(be->ops->reserve(be, &max, &err), 0);
+    assert_true(be->ops->scratch_bytes(be, &max) > 0);
+    return be;
+}
+
+static inline void begin_rows(struct backend *be, int rows) {
+    be->ops->step_begin(be, &(struct batch){.rows = rows, .seqs = 1});
+}
+
+/* NaN in fp32 and in BF16. */
+static inline void *poisoned(size_t bytes) {
+    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
+    memset(p, 0xFF, bytes);
+    return p;
+}
+static inline void *poisoned_act(struct backend *be, int rows, int64_t cols) {
+    return poisoned((size_t)rows * be->ops->act_bytes(be, cols));
+}
+static inline float *floats(int64_t n) {
+    return mem_alloc((size_t)n * sizeof(float));
+}
+static inline float *normals(int64_t n, uint64_t stream, float scale) {
+    float *x = floats(n);
+    case_fill(x, n, stream, scale);
+    return x;
+}
+
+/* ---- nearness ---- */
+
+static inline void check_near(double got, double exact, double slack, const char *what, int64_t a,
+                              int64_t b) {
+    if (fabs(got - exact) <= slack) return;
+    fail_msg("%s [%lld, %lld]: %.9g, exact %.9g, off by %.3g, allowed %.3g", what, (long long)a,
+             (long long)b, got, exact, fabs(got - exact), slack);
+}
+
+/* Half a unit of the last place of a BF16. */
+static inline double bf16_half_unit(double exact) {
+    int e;
+    frexp(exact, &e); /* |exact| in [2^(e-1), 2^e), 8 significant bits */
+    return ldexp(1.0, e - 9);
+}
+
+/* One rounding to the act's type, and the slack of the fp32 work before it. */
+static inline void check_act(const struct target *target, double got, double exact, double slack,
+                             const char *what, int64_t a, int64_t b) {
+    double rounding = target->rounds ? bf16_half_unit(exact) : 0x1p-24 * fabs(exact);
+    check_near(got, exact, rounding + slack, what, a, b);
+}
+
+/* What is past cols is zero in the fast backend's acts. */
+static inline void check_padding(struct backend *be, const void *act, int rows, int64_t cols) {
+    const size_t stride = be->ops->act_bytes(be, cols) / 2;
+    if (strstr(be->name, "reference")) return;
+    for (int r = 0; r < rows; r++) {
+        for (size_t k = (size_t)cols; k < stride; k++)
+            assert_int_equal(((const uint16_t *)act)[(size_t)r * stride + k], 0);
+    }
+}
+
+/* rows of an act as fp32; frees the act. */
+static inline void take_act(struct backend *be, void *act, int rows, int64_t cols, float *out) {
+    check_padding(be, act, rows, cols);
+    be->ops->act_read(be, act, rows, cols, out);
+    free(act);
+}
+
+/* Two paths that round at the same places: seldom different, and then by a unit. */
+static inline void check_agree(const float *a, const float *b, int64_t n, double slack,
+                               const char *what) {
+    int64_t different = 0;
+    for (int64_t i = 0; i < n; i++) {
+        different += a[i] != b[i];
+        check_near(a[i], b[i],
+                   2 * bf16_half_unit(fmax(fabs((double)a[i]), fabs((double)b[i]))) + slack, what,
+                   i, 0);
+    }
+    if (different > 2 + n / 50)
+        fail_msg("%s: %lld of %lld differ", what, (long long)different, (long long)n);
+}
+
+/* ---- sequences in steps ---- */
+
+/* Rows of SEQS sequences; TESTED is the one that is looked at. */
+struct stream {
+    int tokens[SEQS];
+    int64_t width;
+    float *in[SEQS]; /* [tokens, width] */
+};
+
+static inline void stream_setup(struct stream *s, int tokens, int64_t width, float scale) {
+    s->width = width;
+    for (int i = 0; i < SEQS; i++) {
+        s->tokens[i] = i == TESTED ? tokens : 5 + 13 * i;
+        s->in[i] = normals(s->tokens[i] * width, 40 + (uint64_t)i, scale);
+    }
+}
+
+static inline void stream_teardown(struct stream *s) {
+    for (int i = 0; i < SEQS; i++) free(s->in[i]);
+}
+
+/* The sequences of `mask` side by side, `chunk` rows of each a step; sequence s takes the place
+ * (s + turn) % SEQS; blocks and slots lie where `shuffle` says. */
+struct cut {
+    unsigned mask;
+    int chunk, turn, shuffle;
+};
+static const struct cut CUTS[] = {
+    {1u << TESTED, 200, 0, 1}, {1u << TESTED, 64, 0, 5}, {1u << TESTED, 7, 3, 36},
+    {1u << TESTED, 1, 0, 1},   {0xFF, 200, 0, 11},       {0xFF, 64, 5, 2},
+    {0xFF, 7, 4, 4},           {0xFF, 1, 2, 7},          {0xFF, 19, 1, 1},
+};
+
+struct step {
+    struct batch batch;
+    float *in; /* [rows, width] */
+    int tested_row, tested_rows, tested_position;
+    int done[SEQS];
+    int32_t position[STEP_ROWS], seq[STEP_ROWS], seq_row[SEQS + 1], slot[SEQS];
+    int32_t blocks[KV_GROUPS][SEQS * MAX_BLOCKS];
+};
+
+/* The next rows of sequence s. Tables hold a block only where a row of this step may look: all
+ * earlier ones, or those of a window, which are others. */
+static inline void step_add(struct step *step, const struct stream *stream, const struct cut *cut,
+                            int s, int window) {
+    struct batch *batch = &step->batch;
+    const int first = step->done[s], left = stream->tokens[s] - first;
+    const int rows = left < cut->chunk ? left : cut->chunk, last = first + rows - 1;
+    if (!(cut->mask >> s & 1) || rows == 0) return;
+    if (s == TESTED) {
+        step->tested_row = batch->rows;
+        step->tested_rows = rows;
+        step->tested_position = first;
+    }
+    for (int b = 0; b < MAX_BLOCKS; b++) {
+        int at = batch->seqs * MAX_BLOCKS + b, place = (s * MAX_BLOCKS + b) * cut->shuffle;
+        bool begun = b * KV_BLOCK_TOKENS <= last;
+        bool seen = window == 0 || (b + 1) * KV_BLOCK_TOKENS > first - window + 1;
+        step->blocks[KV_FULL][at] = begun ? place % POOL_BLOCKS : -1000000;
+        step->blocks[KV_WINDOW][at] = begun && seen ? (place + 5) % POOL_BLOCKS : -1000000;
+    }
+    step->slot[batch->seqs] = (s * 3 + cut->shuffle) % SLOTS;
+    step->seq_row[batch->seqs] = batch->rows;
+    memcpy(step->in + batch->rows * stream->width, stream->in[s] + first * stream->width,
+           (size_t)(rows * stream->width) * sizeof *step->in);
+    for (int i = 0; i < rows; i++, batch->rows++) {
+        step->position[batch->rows] = step->done[s]++;
+        step->seq[batch->rows] = batch->seqs;
+    }
+    step->seq_row[++batch->seqs] = batch->rows;
+}
+
+/* One step's ops: from step->in, which it may change, to out [rows, out_width]. */
+typedef void (*step_fn)(struct backend *be, void *ctx, struct step *step, float *out);
+
+/* TESTED's rows of what fn gives. */
+static inline float *stream_run(struct backend *be, const struct stream *stream,
+                                const struct cut *cut, int window, step_fn fn, void *ctx,
+                                int64_t out_width) {
+    struct step *step = mem_zero(1, sizeof *step);
+    float *all = floats(STEP_ROWS * out_width);
+    float *tested = poisoned((size_t)(stream->tokens[TESTED] * out_width) * sizeof *tested);
+    step->in = floats(STEP_ROWS * stream->width);
+    for (;;) {
+        step->batch = (struct batch){.position = step->position,
+                                     .seq = step->seq,
+                                     .seq_row = step->seq_row,
+                                     .slot = step->slot,
+                                     .blocks = {step->blocks[KV_FULL], step->blocks[KV_WINDOW]},
+                                     .max_blocks = MAX_BLOCKS};
+        step->tested_rows = 0;
+        for (int i = 0; i < SEQS; i++)
+            step_add(step, stream, cut, (i + SEQS - cut->turn) % SEQS, window);
+        if (step->batch.rows == 0) break;
+        memset(all, 0xFF, (size_t)(step->batch.rows * out_width) * sizeof *all);
+        be->ops->step_begin(be, &step->batch);
+        fn(be, ctx, step, all);
+        assert_int_equal(be->ops->step_end(be, NULL), 0);
+        memcpy(tested + step->tested_position * out_width, all + step->tested_row * out_width,
+               (size_t)(step->tested_rows * out_width) * sizeof *all);
+    }
+    free(step->in);
+    free(step);
+    free(all);
+    return tested;
+}
+
+/* Every cut with every number of threads gives the bits of the first, which `exact` judges. Returns
+ * them, or NULL where the machine lacks the instructions. `make` and `end`, about each run, may be
+ * NULL. */
+struct stream_test {
+    const char *what;
+    const struct stream *stream;
+    int window;
+    int64_t out_width;
+    void *ctx;
+    void (*make)(struct backend *be, void *ctx);
+    step_fn step;
+    void (*end)(struct backend *be, void *ctx, const struct cut *cut);
+    void (*exact)(const struct target *target, void *ctx, const float *out);
+};
+
+static inline float *stream_test_on(const struct stream_test *t, const struct target *target) {
+    const size_t bytes = (size_t)(t->stream->tokens[TESTED] * t->out_width) * sizeof(float);
+    float *first = NULL;
+    for (int threads = 1; threads <= MAX_THREADS; threads++) {
+        struct backend *be = target_open(target, threads);
+        if (be == NULL) return NULL;
+        for (size_t i = 0; i < COUNT(CUTS); i++) {
+            if (t->make) t->make(be, t->ctx);
+            float *out =
+                stream_run(be, t->stream, &CUTS[i], t->window, t->step, t->ctx, t->out_width);
+            if (t->end) t->end(be, t->ctx, &CUTS[i]);
+            if (first == NULL) {
+                first = out;
+                t->exact(target, t->ctx, first);
+                continue;
+            }
+            if (memcmp(out, first, bytes) != 0)
+                fail_msg("%s on %s: cut %zu gives other bits", t->what, be->name, i);
+            free(out);
+        }
+        backend_close(be);
+    }
+    return first;
+}
+
+/* On every target; the fast ones agree with the rounded reference. */
+static inline void stream_test_all(const struct stream_test *t, double slack) {
+    float *rounded = NULL;
+    for (size_t i = 0; i < COUNT(TARGETS); i++) {
+        float *out = stream_test_on(t, &TARGETS[i]);
+        if (TARGETS[i].kind == BACKEND_CPU_REFERENCE && TARGETS[i].rounds) {
+            rounded = out;
+            continue;
+        }
+        if (out && rounded)
+            check_agree(out, rounded, t->stream->tokens[TESTED] * t->out_width, slack, t->what);
+        free(out);
+    }
+    free(rounded);
+}
+
+#endif
