@@ -152,6 +152,11 @@ typedef struct imp_request {
     int ignore_eos;
     int logprobs; /* 0: none; 1: of the chosen token; 1 + n: and of the n most likely, n <= 20 */
     int prompt_logits; /* deliver the logits of every prompt position (IMP_EVENT_LOGITS) */
+    /* 1: the prompt is a chat's, so events tell reasoning and tool calls from content, and stop
+     * strings are looked for in the content alone. 0: all text is content, as it comes. */
+    int reply_parts;
+    const char *chat_template; /* that made the prompt; NULL: the model's own */
+    const char *tools; /* the JSON array that the template was given; NULL: none. For reply_parts */
 } imp_request;
 void imp_request_init(const imp_engine *engine, imp_request *request);
 
@@ -162,9 +167,22 @@ int imp_submit(imp_engine *engine, const imp_request *requests, size_t count, im
 
 typedef enum imp_event_kind {
     IMP_EVENT_TOKEN,  /* one token; text is what became printable with it, maybe "" */
+    IMP_EVENT_PART,   /* more text of the token before: another part of the reply begins */
     IMP_EVENT_LOGITS, /* prompt rows [rows, vocab_size], first row is prompt position `position` */
     IMP_EVENT_DONE,   /* the last event: finish tells why; text is what was still held back */
 } imp_event_kind;
+
+/* What a text is to the reply. A call is IMP_PART_CALL, perhaps IMP_PART_CALL_ID, arguments in any
+ * number of pieces, and one of the two ends. */
+typedef enum imp_part {
+    IMP_PART_CONTENT,   /* the answer itself */
+    IMP_PART_REASONING, /* what the model thinks before it */
+    IMP_PART_CALL,      /* a tool call begins: text is the tool's name, all of it */
+    IMP_PART_CALL_ID,   /* the id that the model gave the call; some do */
+    IMP_PART_ARGUMENTS, /* more of the call's arguments, an object as JSON text */
+    IMP_PART_CALL_END,  /* the call is whole; no text */
+    IMP_PART_CALL_CUT,  /* the call broke off: what came of its arguments is no JSON; no text */
+} imp_part;
 
 typedef enum imp_finish { IMP_FINISH_STOP, IMP_FINISH_LENGTH, IMP_FINISH_ERROR } imp_finish;
 
@@ -173,6 +191,8 @@ typedef struct imp_event {
     int32_t token;
     const char *text; /* whole UTF-8 characters; pointers live until the next call on the stream */
     size_t text_bytes;
+    imp_part part; /* what the text is; IMP_PART_CONTENT without reply_parts */
+    uint32_t call; /* of the parts of a call: which one in the reply, from 0 */
     float logprob; /* natural log, of the model's own distribution; with logprobs only */
     uint32_t top_count;
     const int32_t *top_ids;

@@ -7,6 +7,8 @@ enum { INTERRUPT_LOOK_MS = 50 };
 int prompt_from_conversation(const imp_engine *engine, const struct conversation *conversation,
                              const char *template_source, struct prompt *out, imp_error *err) {
     struct str json = {0};
+    out->chat = true;
+    out->template_source = template_source;
     conversation_add_request(conversation, &json);
     int rc = imp_render_chat(engine, json.data, json.size, template_source, NULL, NULL, &out->ids,
                              &out->count, err);
@@ -34,6 +36,8 @@ static void request_fill(imp_request *r, const imp_engine *engine, const struct 
     r->prompt = prompt->ids;
     r->prompt_tokens = prompt->count;
     r->max_tokens = IMP_MAX_TOKENS_REST;
+    r->reply_parts = prompt->chat;
+    r->chat_template = prompt->template_source;
     if (options_given(options, OPT_MAX_TOKENS)) {
         uint64_t most = options_int(options, OPT_MAX_TOKENS);
         bool fits = prompt->count + most <= info.context_tokens;
@@ -74,6 +78,50 @@ static int answer_done(struct answer *out, const imp_event *event, bool cancelle
     return 0;
 }
 
+/* ---- parts ---- */
+
+static void add_string(struct str *out, const char *key, const char *text, size_t bytes) {
+    str_printf(out, "\"%s\": ", key);
+    str_add_json(out, text, bytes);
+}
+
+static void take_part(struct answer *a, const imp_event *event) {
+    const char *text = event->text;
+    size_t bytes = event->text_bytes;
+    switch (event->part) {
+    case IMP_PART_CONTENT:
+        str_add(&a->text, text, bytes);
+        break;
+    case IMP_PART_REASONING:
+        str_add(&a->reasoning, text, bytes);
+        break;
+    case IMP_PART_CALL:
+        str_add_text(&a->calls, a->calls.size > 0 ? ", {" : "{");
+        add_string(&a->calls, "name", text, bytes);
+        break;
+    case IMP_PART_CALL_ID:
+        str_add_text(&a->calls, ", ");
+        add_string(&a->calls, "id", text, bytes);
+        break;
+    case IMP_PART_ARGUMENTS:
+        str_add(&a->arguments, text, bytes);
+        break;
+    case IMP_PART_CALL_END:
+    case IMP_PART_CALL_CUT:
+        str_add_text(&a->calls, ", ");
+        add_string(&a->calls, "arguments", a->arguments.size ? a->arguments.data : "",
+                   a->arguments.size);
+        if (event->part == IMP_PART_CALL_CUT) str_add_text(&a->calls, ", \"broken\": true");
+        str_add_char(&a->calls, '}');
+        str_clear(&a->arguments);
+        break;
+    }
+}
+
+bool answer_is_empty(const struct answer *a) {
+    return a->text.size == 0 && a->reasoning.size == 0 && a->calls.size == 0;
+}
+
 int answer_make(imp_engine *engine, const struct options *options, const struct prompt *prompt,
                 answer_sink sink, void *ctx, struct answer *out, imp_error *err) {
     imp_request request;
@@ -90,9 +138,10 @@ int answer_make(imp_engine *engine, const struct options *options, const struct 
             cancelled = true;
         }
         /* What was still queued when the user said stop is not shown, and so not remembered. */
-        if (!got || cancelled || event.text_bytes == 0) continue;
-        str_add(&out->text, event.text, event.text_bytes);
-        rc = sink(ctx, event.text, event.text_bytes, err);
+        bool silent = event.text_bytes == 0 && event.part == IMP_PART_CONTENT;
+        if (!got || cancelled || silent) continue;
+        take_part(out, &event);
+        rc = sink(ctx, &event, err);
     } while (event.kind != IMP_EVENT_DONE);
     if (rc == 0) {
         rc = answer_done(out, &event, cancelled, request.max_tokens != IMP_MAX_TOKENS_REST, err);
@@ -103,5 +152,8 @@ int answer_make(imp_engine *engine, const struct options *options, const struct 
 
 void answer_free(struct answer *answer) {
     str_free(&answer->text);
+    str_free(&answer->reasoning);
+    str_free(&answer->calls);
+    str_free(&answer->arguments);
     *answer = (struct answer){0};
 }

@@ -10,7 +10,7 @@
 #include "cli/conversation.h"
 #include "cli/editor.h"
 #include "cli/markdown.h"
-#include "cli/printer.h"
+#include "cli/reply_view.h"
 #include "cli/terminal.h"
 
 struct chat_room {
@@ -20,7 +20,7 @@ struct chat_room {
     imp_info info;
     struct editor *editor;
     struct conversation conversation;
-    bool leaving;
+    bool leaving, show_reasoning;
     unsigned idle_interrupts; /* Ctrl-C in a row at an empty prompt */
 };
 
@@ -85,14 +85,16 @@ static int make_prompt(const struct chat_room *room, const struct str *text, str
 
 static int speak(struct chat_room *room, const struct prompt *prompt, struct answer *answer,
                  imp_error *err) {
-    struct printer printer;
-    printer_start(&printer, options_flag(room->options, OPT_RAW));
-    int rc = answer_make(room->engine, room->options, prompt, printer_take, &printer, answer, err);
-    if (rc == 0 || answer->text.size > 0) {
-        int ended = printer_end(&printer, rc < 0 ? NULL : err);
+    struct reply_view view;
+    reply_view_start(&view, options_flag(room->options, OPT_RAW), false);
+    view.show = room->show_reasoning;
+    view.quiet = options_flag(room->options, OPT_QUIET);
+    int rc = answer_make(room->engine, room->options, prompt, reply_view_take, &view, answer, err);
+    if (rc == 0 || !answer_is_empty(answer)) {
+        int ended = reply_view_end(&view, rc < 0 ? NULL : err);
         if (rc == 0) rc = ended;
     }
-    printer_free(&printer);
+    reply_view_free(&view);
     return rc;
 }
 
@@ -109,6 +111,7 @@ static void take_message(struct chat_room *room, const struct str *text) {
     interrupt_clear();
     if (answer.text.size > 0) {
         conversation_add(conversation, false, answer.text.data, answer.text.size);
+        conversation_add_reasoning(conversation, answer.reasoning.data, answer.reasoning.size);
     } else {
         conversation_drop_last(conversation);
     }
@@ -224,6 +227,15 @@ static int do_load(struct chat_room *room, const char *argument, imp_error *err)
     return rc;
 }
 
+static int do_think(struct chat_room *room, const char *argument, imp_error *err) {
+    (void)argument;
+    (void)err;
+    room->show_reasoning = !room->show_reasoning;
+    puts(room->show_reasoning ? "What the model thinks is shown."
+                              : "What the model thinks is folded.");
+    return 0;
+}
+
 static int do_quit(struct chat_room *room, const char *argument, imp_error *err) {
     (void)argument;
     (void)err;
@@ -243,6 +255,7 @@ static const struct chat_command {
     {"/set", "NAME VALUE", "change how answers are drawn; alone, list the settings", do_set},
     {"/save", "FILE", "write the conversation to a JSON file", do_save},
     {"/load", "FILE", "go on with a saved conversation", do_load},
+    {"/think", "", "show what the model thinks, or fold it again", do_think},
     {"/quit", "", "end the chat", do_quit},
 };
 enum { CHAT_COMMANDS = sizeof chat_commands / sizeof chat_commands[0] };
@@ -357,6 +370,7 @@ int chat_run(imp_engine *engine, struct options *options, const char *template_s
         .engine = engine, .options = options, .template_source = template_source};
     struct str history = {0};
     imp_info_get(engine, &room.info);
+    room.show_reasoning = options_flag(options, OPT_SHOW_REASONING);
     const char *system = options_text(options, OPT_SYSTEM);
     if (system != NULL) str_add_text(&room.conversation.system, system);
     int rc = editor_open(find_history(&history) ? history.data : NULL, &room.editor, err);

@@ -18,8 +18,14 @@ void conversation_add(struct conversation *c, bool from_user, const char *text, 
     str_add(&c->turns[c->count++].text, text, bytes);
 }
 
+void conversation_add_reasoning(struct conversation *c, const char *text, size_t bytes) {
+    check(c->count > 0);
+    str_add(&c->turns[c->count - 1].reasoning, text, bytes);
+}
+
 void conversation_drop_last(struct conversation *c) {
     check(c->count > 0);
+    str_free(&c->turns[c->count - 1].reasoning);
     str_free(&c->turns[--c->count].text);
 }
 
@@ -36,22 +42,28 @@ void conversation_free(struct conversation *c) {
 
 /* ---- JSON ----------------------------------------------------------------------------------- */
 
-static void add_message(struct str *out, const char *role, const struct str *text) {
+static void add_message(struct str *out, const char *role, const struct str *text,
+                        const struct str *reasoning) {
     str_printf(out, "\n  {\"role\": \"%s\", \"content\": ", role);
     str_add_json(out, text->size ? text->data : "", text->size);
+    if (reasoning && reasoning->size > 0) {
+        str_add_text(out, ", \"reasoning_content\": ");
+        str_add_json(out, reasoning->data, reasoning->size);
+    }
     str_add_char(out, '}');
 }
 
 static void add_turns(const struct conversation *c, struct str *out, bool first) {
     for (size_t i = 0; i < c->count; i++) {
         if (!first || i > 0) str_add_char(out, ',');
-        add_message(out, c->turns[i].from_user ? "user" : "assistant", &c->turns[i].text);
+        const struct turn *t = &c->turns[i];
+        add_message(out, t->from_user ? "user" : "assistant", &t->text, &t->reasoning);
     }
 }
 
 void conversation_add_request(const struct conversation *c, struct str *out) {
     str_add_text(out, "{\"messages\": [");
-    if (c->system.size > 0) add_message(out, "system", &c->system);
+    if (c->system.size > 0) add_message(out, "system", &c->system, NULL);
     add_turns(c, out, c->system.size == 0);
     str_add_text(out, "], \"add_generation_prompt\": true}");
 }
@@ -92,6 +104,11 @@ static int read_message(struct conversation *c, size_t i, yyjson_val *item, cons
                          "$.messages[%zu].role must be \"user\" or \"assistant\"", i);
     }
     conversation_add(c, from_user, text.data, text.size);
+    yyjson_val *reasoning = yyjson_obj_get(item, "reasoning_content");
+    if (!from_user && yyjson_is_str(reasoning)) {
+        struct slice thought = json_slice(reasoning);
+        conversation_add_reasoning(c, thought.data, thought.size);
+    }
     return 0;
 }
 

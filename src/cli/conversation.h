@@ -13,6 +13,7 @@
 struct turn {
     bool from_user; /* otherwise the model's */
     struct str text;
+    struct str reasoning; /* of the model's turn; empty: none */
 };
 
 struct conversation {
@@ -22,13 +23,16 @@ struct conversation {
 };
 
 void conversation_add(struct conversation *c, bool from_user, const char *text, size_t bytes);
+/* Of the last turn, which is the model's. */
+void conversation_add_reasoning(struct conversation *c, const char *text, size_t bytes);
 void conversation_drop_last(struct conversation *c);
 void conversation_clear(struct conversation *c); /* the system message stays */
 void conversation_free(struct conversation *c);
 
 /* {"messages": [...], "add_generation_prompt": true}, for imp_render_chat. */
 void conversation_add_request(const struct conversation *c, struct str *out);
-/* {"system": TEXT, "messages": [{"role", "content"}]}; saving replaces the file as a whole. */
+/* {"system": TEXT, "messages": [{"role", "content", "reasoning_content"}]}; saving replaces the
+ * file as a whole. */
 int conversation_save(const struct conversation *c, const char *path, imp_error *err);
 int conversation_load(struct conversation *c, const char *path, imp_error *err); /* or no change */
 

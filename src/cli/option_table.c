@@ -41,6 +41,9 @@ const struct option option_table[OPT_COUNT] = {
                     "the system message"},
     [OPT_RAW] = {"raw", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_RUN,
                  "no chat template: the model continues the text"},
+    [OPT_SHOW_REASONING] = {"show-reasoning", 0, KIND_FLAG, false, NULL, "IMP_SHOW_REASONING", NULL,
+                            NULL, 0, 0, IN_RUN,
+                            "what the model thinks before it answers, on standard error"},
 
     /* bench */
     [OPT_PROMPT_TOKENS] = {"prompt-tokens", 'p', KIND_INT, false, "N", NULL, "512", NULL, 1,

@@ -55,6 +55,7 @@ enum option_id {
     OPT_STOP,
     OPT_SYSTEM,
     OPT_RAW,
+    OPT_SHOW_REASONING,
     OPT_PROMPT_TOKENS,
     OPT_DECODE_TOKENS,
     OPT_BATCH,

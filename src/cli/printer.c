@@ -46,8 +46,7 @@ int printer_flush(struct printer *p, imp_error *err) {
     return 0;
 }
 
-int printer_take(void *printer, const char *text, size_t bytes, imp_error *err) {
-    struct printer *p = printer;
+int printer_take(struct printer *p, const char *text, size_t bytes, imp_error *err) {
     if (bytes > 0) p->last = text[bytes - 1];
     if (p->silent) return 0;
     markdown_feed(&p->markdown, text, bytes, &p->ready);

@@ -17,7 +17,7 @@ struct printer {
 /* plain_text: the text is not Markdown. */
 void printer_start(struct printer *printer, bool plain_text);
 void printer_free(struct printer *printer);
-int printer_take(void *printer, const char *text, size_t bytes, imp_error *err); /* answer_sink */
+int printer_take(struct printer *printer, const char *text, size_t bytes, imp_error *err);
 int printer_end(struct printer *printer, imp_error *err); /* a newline if the answer has none */
 int printer_flush(struct printer *printer, imp_error *err);
 

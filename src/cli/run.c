@@ -6,7 +6,7 @@
 #include "cli/answer.h"
 #include "cli/chat.h"
 #include "cli/cli.h"
-#include "cli/printer.h"
+#include "cli/reply_view.h"
 #include "cli/terminal.h"
 
 /* ---- one answer ----------------------------------------------------------------------------- */
@@ -21,6 +21,11 @@ static const char *const end_names[] = {
 static void add_answer_json(struct str *out, const struct answer *answer) {
     str_add_text(out, "{\"text\": ");
     str_add_json(out, answer->text.size ? answer->text.data : "", answer->text.size);
+    if (answer->reasoning.size > 0) {
+        str_add_text(out, ", \"reasoning\": ");
+        str_add_json(out, answer->reasoning.data, answer->reasoning.size);
+    }
+    if (answer->calls.size > 0) str_printf(out, ", \"tool_calls\": [%s]", answer->calls.data);
     str_printf(out,
                ", \"finish\": \"%s\", \"prompt_tokens\": %u, \"generated_tokens\": %u, "
                "\"prefill_ms\": %.3f, \"decode_ms\": %.3f}\n",
@@ -47,22 +52,26 @@ static int print_answer(imp_engine *engine, const struct options *options,
                         const struct prompt *prompt, imp_error *err) {
     struct answer answer = {0};
     bool json = options_flag(options, OPT_JSON);
-    struct printer printer;
-    printer_start(&printer, options_flag(options, OPT_RAW));
-    printer.silent = json;
-    int rc = answer_make(engine, options, prompt, printer_take, &printer, &answer, err);
+    struct reply_view view;
+    reply_view_start(&view, options_flag(options, OPT_RAW), json);
+    view.show = options_flag(options, OPT_SHOW_REASONING);
+    view.quiet = options_flag(options, OPT_QUIET);
+    int rc = answer_make(engine, options, prompt, reply_view_take, &view, &answer, err);
     if (json && rc == 0) {
-        add_answer_json(&printer.ready, &answer);
-        rc = printer_flush(&printer, err);
-    } else if (rc == 0 || answer.text.size > 0) {
-        int ended = printer_end(&printer, rc < 0 ? NULL : err);
+        add_answer_json(&view.printer.ready, &answer);
+        rc = printer_flush(&view.printer, err);
+    } else if (rc == 0 || !answer_is_empty(&answer)) {
+        int ended = reply_view_end(&view, rc < 0 ? NULL : err);
         if (rc == 0) rc = ended;
+    }
+    if (rc == 0 && answer.text.size == 0 && answer.reasoning.size > 0 && !answer.calls.size) {
+        note(options, "the model ended before it came to an answer");
     }
     if (rc == 0 && answer.end == ANSWER_AT_CONTEXT) note(options, "the context is full");
     if (rc == 0 && answer.end == ANSWER_INTERRUPTED) {
         rc = error_set(err, IMP_ERR_CANCELLED, NULL, "interrupted");
     }
-    printer_free(&printer);
+    reply_view_free(&view);
     answer_free(&answer);
     return rc;
 }

@@ -6,24 +6,15 @@
 #include "base/clock.h"
 #include "base/error.h"
 
-/* ---- text of a sequence ---- */
-
-/* Runs what the detokenizer gave through the stop filter into seq->clear. */
-static void filter_text(struct imp_stream *seq) {
-    if (seq->text_closed) return;
-    seq->text_closed = stop_filter_add(&seq->stop, seq->piece.data, seq->piece.size, &seq->clear);
-}
-
 static void finish(struct imp_engine *e, struct imp_stream *seq, imp_finish why,
                    const struct imp_error *error) {
     struct event_slot slot = {.event = {.kind = IMP_EVENT_DONE, .finish = why}};
     double now = clock_ms();
     str_clear(&seq->piece);
-    str_clear(&seq->clear);
     if (!seq->text_closed) {
         detok_end(&seq->detok, &seq->piece);
-        filter_text(seq);
-        if (!seq->text_closed) stop_filter_end(&seq->stop, &seq->clear);
+        stream_say(seq, seq->piece.data, seq->piece.size);
+        stream_say_end(seq);
     }
     if (error) slot.event.error = *error;
     slot.event.prompt_tokens = (uint32_t)seq->prompt_count;
@@ -34,7 +25,7 @@ static void finish(struct imp_engine *e, struct imp_stream *seq, imp_finish why,
     slot.event.prefill_ms = first - started;
     slot.event.decode_ms = now - first;
     scheduler_remove(&e->scheduler, seq);
-    stream_push(seq, &slot, seq->clear.data, seq->clear.size);
+    stream_push(seq, &slot);
     stream_unref(seq);
 }
 
@@ -62,7 +53,7 @@ static void push_token(struct imp_stream *seq, const struct sample_result *r) {
         memcpy(slot.top_ids, r->top_ids, sizeof slot.top_ids);
         memcpy(slot.top_logprobs, r->top_logprobs, sizeof slot.top_logprobs);
     }
-    stream_push(seq, &slot, seq->clear.data, seq->clear.size);
+    stream_push(seq, &slot);
 }
 
 static void commit_token(struct imp_engine *e, struct imp_stream *seq,
@@ -74,12 +65,11 @@ static void commit_token(struct imp_engine *e, struct imp_stream *seq,
     if (seq->token_count == seq->prompt_count) seq->first_token_ms = clock_ms();
     bool end = is_eos(e, r->token) && !seq->request.ignore_eos;
     str_clear(&seq->piece);
-    str_clear(&seq->clear);
     seq->tokens[seq->token_count++] = r->token;
     stream_count_token(seq, r->token, true);
     if (!end) {
         detok_add(&seq->detok, r->token, &seq->piece);
-        filter_text(seq);
+        stream_say(seq, seq->piece.data, seq->piece.size);
     }
     push_token(seq, r);
     int generated = seq->token_count - seq->prompt_count;
@@ -99,7 +89,7 @@ static void push_prompt_logits(struct imp_engine *e, const struct plan_entry *en
                                         .rows = (uint32_t)entry->out_count,
                                         .position = (uint32_t)seq->delivered}};
     seq->delivered += entry->out_count;
-    stream_push(seq, &slot, "", 0);
+    stream_push(seq, &slot);
 }
 
 static struct sample_row sample_row_of(const struct imp_stream *seq) {

@@ -57,6 +57,10 @@ static const struct row {
     [SETTING_NOW] = {"text.now", KIND_TIME, INT64_MIN, INT64_MAX, "time", "now",
                      "the clock that chat templates see: now, seconds since 1970, or "
                      "2026-01-31T12:00:00"},
+    [SETTING_REPLY_FORMAT] = {"text.reply_format", KIND_CHOICE, 0, 7,
+                              "auto|none|hermes|qwen_xml|mistral|llama3|gemma4|harmony", "auto",
+                              "how the model marks reasoning and tool calls; auto: as its chat "
+                              "template does"},
 };
 
 static int choice_index(const char *choices, const char *value) {

@@ -74,7 +74,7 @@ void stream_count_token(struct imp_stream *s, int32_t id, bool generated) {
 }
 
 static void allocate(struct imp_stream *s, const struct limits *limits, int64_t vocab,
-                     const struct tokenizer *tokenizer, const struct imp_request *r) {
+                     const struct tokenizer *tokenizer, const struct imp_request *r, size_t shown) {
     int64_t room = limits->context - (int64_t)r->prompt_tokens;
     int64_t answer = r->max_tokens == IMP_MAX_TOKENS_REST ? room : r->max_tokens;
     s->request.max_tokens = (uint32_t)answer;
@@ -105,28 +105,125 @@ static void allocate(struct imp_stream *s, const struct limits *limits, int64_t 
     if (r->prompt_logits)
         s->logits = mem_alloc((size_t)limits->stream_rows * (size_t)vocab * sizeof *s->logits);
     s->ring = mem_zero(STREAM_EVENTS, sizeof *s->ring);
-    str_reserve(&s->text, STREAM_TEXT_BYTES);
-    str_reserve(&s->taken_text, STREAM_TEXT_ROOM);
+    size_t held = s->reply ? STREAM_REPLY_ROOM : 0;
+    reply_parts_reserve(&s->text, STREAM_PARTS, STREAM_TEXT_BYTES + held);
+    reply_parts_reserve(&s->taken_text, 16, STREAM_TEXT_ROOM);
+    reply_parts_reserve(&s->said, 16, STREAM_TEXT_ROOM + held);
+    if (s->reply) reply_parts_reserve(&s->parts, 16, STREAM_TEXT_ROOM + held);
     stop_filter_init(&s->stop, r->stop, r->stop_count);
-    str_reserve(&s->stop.held, CAP_STOP_BYTES + STREAM_TEXT_ROOM);
+    str_reserve(&s->stop.held, CAP_STOP_BYTES + STREAM_TEXT_ROOM + held);
     str_reserve(&s->piece, STREAM_TEXT_ROOM);
-    str_reserve(&s->clear, STREAM_TEXT_ROOM);
+    str_reserve(&s->clear, STREAM_TEXT_ROOM + held);
     detok_init(&s->detok, tokenizer, true);
+    s->detok.shown = s->shown;
+    s->detok.shown_count = shown;
+}
+
+/* ---- the reply ---- */
+
+/* The end of the prompt as text: the last marker in it decides where the reply begins. Enough
+ * tokens for any format's opening. */
+static void prompt_end(const struct tokenizer *t, const struct imp_request *r, struct str *out) {
+    const size_t most = 48, n = r->prompt_tokens < most ? r->prompt_tokens : most;
+    tokenizer_decode(t, r->prompt + r->prompt_tokens - n, n, false, out);
+}
+
+/* Special tokens are not text, but for those that a format marks its parts with. */
+static size_t find_shown(const struct tokenizer *t, struct reply_style style, int32_t *shown) {
+    size_t count = 0;
+    const char *marker;
+    for (size_t i = 0; (marker = reply_marker(style, i)) != NULL; i++) {
+        int32_t id = tokenizer_find(t, marker, strlen(marker));
+        if (id < 0 || !tokenizer_is_special(t, id)) continue;
+        check(count < STREAM_SHOWN);
+        shown[count++] = id;
+    }
+    return count;
+}
+
+static int open_reply(struct imp_stream *s, const struct tokenizer *t, struct reply_style style,
+                      const struct imp_request *r, struct imp_error *err) {
+    struct str end = {0};
+    prompt_end(t, r, &end);
+    struct slice text = {end.size ? end.data : "", end.size};
+    struct slice tools = r->tools ? slice_of(r->tools) : (struct slice){NULL, 0};
+    int rc = reply_open(style, text, tools, &s->reply, err);
+    str_free(&end);
+    return rc;
+}
+
+static void say_content(struct imp_stream *s, const char *text, size_t bytes) {
+    str_clear(&s->clear);
+    s->text_closed = stop_filter_add(&s->stop, text, bytes, &s->clear);
+    if (s->clear.size > 0)
+        reply_parts_add(&s->said, IMP_PART_CONTENT, 0, s->clear.data, s->clear.size);
+}
+
+/* Stop strings are looked for in the content alone, and never across another part. */
+static void say_parts(struct imp_stream *s) {
+    const char *text = s->parts.text.data;
+    for (size_t i = 0; i < s->parts.count && !s->text_closed; text += s->parts.part[i++].bytes) {
+        const struct reply_part *p = &s->parts.part[i];
+        if (p->kind == IMP_PART_CONTENT) {
+            say_content(s, text, p->bytes);
+            continue;
+        }
+        str_clear(&s->clear);
+        stop_filter_end(&s->stop, &s->clear);
+        if (s->clear.size > 0)
+            reply_parts_add(&s->said, IMP_PART_CONTENT, 0, s->clear.data, s->clear.size);
+        reply_parts_add(&s->said, p->kind, p->call, text, p->bytes);
+    }
+    reply_parts_clear(&s->parts);
+}
+
+void stream_say(struct imp_stream *s, const char *text, size_t bytes) {
+    if (s->text_closed) return;
+    if (s->reply == NULL) {
+        say_content(s, text, bytes);
+        return;
+    }
+    reply_feed(s->reply, text, bytes, &s->parts);
+    say_parts(s);
+}
+
+void stream_say_end(struct imp_stream *s) {
+    if (s->text_closed) return;
+    if (s->reply) {
+        reply_end(s->reply, &s->parts);
+        say_parts(s);
+    }
+    if (s->text_closed) return;
+    str_clear(&s->clear);
+    stop_filter_end(&s->stop, &s->clear);
+    if (s->clear.size > 0)
+        reply_parts_add(&s->said, IMP_PART_CONTENT, 0, s->clear.data, s->clear.size);
+    s->text_closed = true;
 }
 
 int stream_create(struct imp_engine *engine, const struct limits *limits, int64_t vocab,
-                  const struct tokenizer *tokenizer, const struct imp_request *request,
-                  struct imp_stream **out, struct imp_error *err) {
+                  const struct tokenizer *tokenizer, struct reply_style style,
+                  const struct imp_request *request, struct imp_stream **out,
+                  struct imp_error *err) {
     int rc;
+    size_t shown = 0;
     if ((rc = check_sampling(request, err)) < 0 ||
         (rc = check_lengths(limits, vocab, request, err)) < 0)
         return rc;
     struct imp_stream *s = mem_zero(1, sizeof *s);
     s->engine = engine;
     s->request = *request;
-    allocate(s, limits, vocab, tokenizer, request);
+    if (request->reply_parts && (style.think || style.format != REPLY_NONE)) {
+        if ((rc = open_reply(s, tokenizer, style, request, err)) < 0) {
+            free(s);
+            return rc;
+        }
+        shown = find_shown(tokenizer, style, s->shown);
+    }
+    allocate(s, limits, vocab, tokenizer, request, shown);
     s->request.prompt = s->tokens;
     s->request.stop = NULL; /* the filter has its own copies */
+    s->request.chat_template = s->request.tools = NULL;
     s->submitted_ms = clock_ms();
     pthread_mutex_init(&s->lock, NULL);
     pthread_condattr_t monotonic;
@@ -150,8 +247,11 @@ void stream_unref(struct imp_stream *s) {
     free(s->seen_index);
     free(s->logits);
     free(s->ring);
-    str_free(&s->text);
-    str_free(&s->taken_text);
+    reply_parts_free(&s->text);
+    reply_parts_free(&s->taken_text);
+    reply_parts_free(&s->parts);
+    reply_parts_free(&s->said);
+    reply_close(s->reply);
     stop_filter_free(&s->stop);
     str_free(&s->piece);
     str_free(&s->clear);
@@ -166,7 +266,7 @@ void stream_unref(struct imp_stream *s) {
 bool stream_has_room_locked(const struct imp_stream *s) {
     /* Two slots: the token of this step and the end. */
     return s->head - s->tail + 2 <= STREAM_EVENTS &&
-           s->text.size + 2 * STREAM_TEXT_ROOM <= STREAM_TEXT_BYTES && !s->logits_taken;
+           s->text.text.size + 2 * STREAM_TEXT_ROOM <= STREAM_TEXT_BYTES && !s->logits_taken;
 }
 
 bool stream_has_room(struct imp_stream *s) {
@@ -176,14 +276,15 @@ bool stream_has_room(struct imp_stream *s) {
     return room;
 }
 
-void stream_push(struct imp_stream *s, const struct event_slot *slot, const char *text,
-                 size_t text_bytes) {
+void stream_push(struct imp_stream *s, const struct event_slot *slot) {
     pthread_mutex_lock(&s->lock);
     struct event_slot *to = &s->ring[s->head % STREAM_EVENTS];
     *to = *slot;
-    to->text_at = s->text.size;
-    to->event.text_bytes = text_bytes;
-    str_add(&s->text, text, text_bytes);
+    to->part_at = s->text.count;
+    to->part_count = s->said.count;
+    to->text_at = s->text.text.size;
+    reply_parts_append(&s->text, s->said.part, s->said.count, s->said.text.data);
+    reply_parts_clear(&s->said);
     if (slot->event.kind == IMP_EVENT_LOGITS) s->logits_taken = true;
     if (slot->event.kind == IMP_EVENT_DONE) s->ended = true;
     s->head++;

@@ -13,16 +13,26 @@
 
 #include "engine/limits.h"
 #include "engine/stop.h"
+#include "text/reply.h"
 #include "text/tokenizer.h"
 
 struct imp_engine;
 
-/* TEXT_ROOM is more than one step can make printable, but for tokens of absurd length. */
-enum { STREAM_EVENTS = 64, STREAM_TEXT_BYTES = 32768, STREAM_TEXT_ROOM = 8192 };
+/* TEXT_ROOM is more than one step can make printable, but for tokens of absurd length and for what
+ * a reply held back (REPLY_ROOM: a value of a call, escaped). */
+enum {
+    STREAM_EVENTS = 64,
+    STREAM_PARTS = 4 * STREAM_EVENTS,
+    STREAM_TEXT_BYTES = 32768,
+    STREAM_TEXT_ROOM = 8192,
+    STREAM_REPLY_ROOM = 6 * CAP_REPLY_HELD,
+    STREAM_SHOWN = 32, /* at least the markers of any format */
+};
 
+/* One event of the engine; imp_next hands out one for each part of its text. */
 struct event_slot {
-    struct imp_event event; /* text, top_* and logits are filled in when it is handed out */
-    size_t text_at;         /* into the stream's text */
+    struct imp_event event; /* text, part, top_* and logits are filled in when it is handed out */
+    size_t part_at, part_count, text_at; /* in the stream's parts */
     int32_t top_ids[20];
     float top_logprobs[20];
 };
@@ -51,10 +61,13 @@ struct imp_stream {
         *seen_index; /* for penalties; index: [vocab] 1 + place in seen */
     int seen_count;
     struct detok detok;
+    int32_t shown[STREAM_SHOWN]; /* special tokens that the reply must see */
+    struct reply *reply;         /* NULL: all text is content */
     struct stop_filter stop;
-    struct str piece, clear; /* scratch: out of the detokenizer, out of the stop filter */
-    bool text_closed;        /* a stop string was found: no more text */
-    float *logits;           /* [stream_rows, vocab] with prompt_logits */
+    struct str piece, clear;        /* scratch: out of the detokenizer, out of the stop filter */
+    struct reply_parts parts, said; /* scratch: out of the reply; what the event says */
+    bool text_closed;               /* a stop string was found: no more text */
+    float *logits;                  /* [stream_rows, vocab] with prompt_logits */
     double submitted_ms, started_ms, first_token_ms;
     struct imp_stream *next; /* in the inbox */
 
@@ -64,27 +77,33 @@ struct imp_stream {
     atomic_int refs, cancelled;
     struct event_slot *ring; /* [STREAM_EVENTS] */
     unsigned head, tail;     /* free-running; tail is the next to hand out */
-    struct str text;         /* of the events in the ring; emptied when the ring is */
+    struct reply_parts text; /* of the events in the ring; emptied when the ring is */
     bool logits_taken;       /* an event with `logits` is in the ring or in the caller's hands */
     bool ended;              /* DONE is in the ring or was taken */
 
     /* the caller's: what the last imp_next handed out */
     struct event_slot taken;
-    struct str taken_text;
+    struct reply_parts taken_text;
+    size_t taken_parts, taken_bytes; /* of it, handed out */
 };
 
-/* Checks the request against limits and allocates everything. IMP_ERR_REQUEST with the sum. */
+/* Checks the request against limits and allocates everything. IMP_ERR_REQUEST with the sum. style:
+ * how the model talks, for a request with reply_parts. */
 int stream_create(struct imp_engine *engine, const struct limits *limits, int64_t vocab,
-                  const struct tokenizer *tokenizer, const struct imp_request *request,
-                  struct imp_stream **out, struct imp_error *err);
+                  const struct tokenizer *tokenizer, struct reply_style style,
+                  const struct imp_request *request, struct imp_stream **out,
+                  struct imp_error *err);
 void stream_unref(struct imp_stream *stream);
 
 /* Room for the events of one more step? */
 bool stream_has_room(struct imp_stream *stream);
 bool stream_has_room_locked(const struct imp_stream *stream); /* the caller holds `lock` */
-/* Puts an event into the ring and wakes the caller. Engine's thread. */
-void stream_push(struct imp_stream *stream, const struct event_slot *slot, const char *text,
-                 size_t text_bytes);
+/* Takes more of the text that the model made, as bytes: said gets what is certain of it, content
+ * without what a stop string ends. Engine's thread. */
+void stream_say(struct imp_stream *stream, const char *text, size_t bytes);
+void stream_say_end(struct imp_stream *stream);
+/* Puts an event with what `said` holds into the ring, and wakes the caller. Engine's thread. */
+void stream_push(struct imp_stream *stream, const struct event_slot *slot);
 
 /* Counts a token for the penalties, if they are on. generated: it belongs to the answer. */
 void stream_count_token(struct imp_stream *stream, int32_t id, bool generated);

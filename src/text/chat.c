@@ -15,6 +15,7 @@ enum { TOKEN_NAMES = sizeof token_names / sizeof *token_names, BOS = 0, EOS = 1 
 
 struct chat {
     struct jinja *normal, *tool_use; /* tool_use: NULL if there is one template for all */
+    struct reply_style normal_style, tool_style;
     char *folder;
     char *tokens[TOKEN_NAMES]; /* NULL: not known */
 };
@@ -31,6 +32,13 @@ static void take_tokens(struct chat *chat, yyjson_val *object) {
         if (!yyjson_is_str(v) || chat->tokens[i]) continue;
         chat->tokens[i] = mem_strndup(yyjson_get_str(v), yyjson_get_len(v));
     }
+}
+
+static int parse_template(struct chat *chat, struct slice text, const char *where,
+                          struct jinja **out, struct imp_error *err) {
+    struct reply_style *style = out == &chat->normal ? &chat->normal_style : &chat->tool_style;
+    *style = reply_style_of(text);
+    return jinja_parse(text.data, text.size, where, out, err);
 }
 
 static int parse_named_list(struct chat *chat, yyjson_val *list, const char *where,
@@ -50,7 +58,7 @@ static int parse_named_list(struct chat *chat, yyjson_val *list, const char *whe
         if (yyjson_equals_str(name, "tool_use")) out = &chat->tool_use;
         if (out == NULL) continue; /* templates for other purposes ("rag") are never chosen */
         if (*out) return error_set(err, IMP_ERR_FILE, place, "the second template of that name");
-        rc = jinja_parse(yyjson_get_str(text), yyjson_get_len(text), place, out, err);
+        rc = parse_template(chat, json_slice(text), place, out, err);
         if (rc < 0) return rc;
     }
     return rc;
@@ -68,7 +76,7 @@ static int take_config(struct chat *chat, const char *path, struct imp_error *er
     if (chat->normal || text == NULL || yyjson_is_null(text)) {
         rc = 0;
     } else if (yyjson_is_str(text)) {
-        rc = jinja_parse(yyjson_get_str(text), yyjson_get_len(text), place, &chat->normal, err);
+        rc = parse_template(chat, json_slice(text), place, &chat->normal, err);
     } else if (yyjson_is_arr(text)) {
         rc = parse_named_list(chat, text, path, err);
     } else {
@@ -82,7 +90,8 @@ static int take_file(struct chat *chat, const char *path, struct imp_error *err)
     struct str text = {0};
     if (!file_exists(path)) return 0;
     int rc = file_read(path, CAP_TEMPLATE_BYTES, &text, err);
-    if (rc == 0) rc = jinja_parse(text.data ? text.data : "", text.size, path, &chat->normal, err);
+    struct slice source = {text.data ? text.data : "", text.size};
+    if (rc == 0) rc = parse_template(chat, source, path, &chat->normal, err);
     str_free(&text);
     return rc;
 }
@@ -122,6 +131,11 @@ void chat_free(struct chat *chat) {
     for (int i = 0; i < TOKEN_NAMES; i++) free(chat->tokens[i]);
     free(chat->folder);
     free(chat);
+}
+
+struct reply_style chat_reply_style(const struct chat *chat, bool tools) {
+    bool second = chat->tool_use && (tools || chat->normal == NULL);
+    return second ? chat->tool_style : chat->normal_style;
 }
 
 bool chat_has_template(const struct chat *chat) {

@@ -8,6 +8,7 @@
 #define IMP_TEXT_CHAT_H
 
 #include "text/jinja.h"
+#include "text/reply.h"
 #include "text/tokenizer.h"
 
 struct chat;
@@ -17,6 +18,8 @@ struct chat;
 int chat_load(const char *folder, struct chat **out, struct imp_error *err);
 void chat_free(struct chat *chat); /* NULL is fine */
 bool chat_has_template(const struct chat *chat);
+/* How the model talks, by the template that a request with or without tools is rendered with. */
+struct reply_style chat_reply_style(const struct chat *chat, bool tools);
 
 struct chat_request {
     yyjson_val *messages; /* array of objects; anything else is IMP_ERR_REQUEST */

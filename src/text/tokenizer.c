@@ -196,10 +196,17 @@ void detok_init(struct detok *d, const struct tokenizer *t, bool skip_special) {
     d->state = decode_start(&t->decoder);
 }
 
+static bool is_shown(const struct detok *d, int32_t id) {
+    for (size_t i = 0; i < d->shown_count; i++) {
+        if (d->shown[i] == id) return true;
+    }
+    return false;
+}
+
 void detok_add(struct detok *d, int32_t id, struct str *out) {
     const struct token *token = token_at(d->tokenizer, id);
     if (token == NULL) return;
-    if (d->skip_special && token->skipped) {
+    if (d->skip_special && token->skipped && !is_shown(d, id)) {
         if (d->tokenizer->skipped_cuts) decode_end(d->state, out);
         return;
     }

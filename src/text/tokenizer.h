@@ -73,6 +73,8 @@ struct decode_state;
 struct detok {
     const struct tokenizer *tokenizer;
     bool skip_special;
+    const int32_t *shown; /* special tokens that come out all the same; the caller's, or NULL */
+    size_t shown_count;
     struct decode_state *state; /* what is held back; freed by detok_free */
 };
 void detok_init(struct detok *d, const struct tokenizer *t, bool skip_special);

@@ -172,7 +172,7 @@ static void test_open(void **state) {
     (void)state;
     struct backend *be = NULL;
     struct imp_error err;
-    struct backend_options options = {BACKEND_CPU, 1, false, "sse9"};
+    struct backend_options options = {.kind = BACKEND_CPU, .threads = 1, .isa = "sse9"};
     assert_int_equal(backend_open(&options, &be, &err), IMP_ERR_USAGE);
     options.isa = NULL;
     assert_int_equal(backend_open(&options, &be, &err), 0);

@@ -72,7 +72,7 @@ static void test_companions(void **state) {
     fill(&in->k[0][0], sizeof in->k / 2, 2);
     fill(&in->v[0][0], sizeof in->v / 2, 3);
     for (int i = 0; i < 3; i++) {
-        struct backend_options options = {BACKEND_CPU, 1, false, isas[i]};
+        struct backend_options options = {.kind = BACKEND_CPU, .threads = 1, .isa = isas[i]};
         struct backend *be = NULL;
         if (backend_open(&options, &be, NULL) < 0) continue;
         check_companions(((struct fast_backend *)be)->kernels, in, 0);

@@ -38,7 +38,8 @@ static const struct target TARGETS[] = {
 
 /* NULL where the machine lacks the instructions. */
 static inline struct backend *target_open(const struct target *target, int threads) {
-    struct backend_options options = {target->kind, threads, target->rounds, target->isa};
+    struct backend_options options = {
+        .kind = target->kind, .threads = threads, .round_bf16 = target->rounds, .isa = target->isa};
     struct step_limits max = {.rows = STEP_ROWS,
                               .seqs = SEQS,
                               .out_rows = STEP_ROWS,

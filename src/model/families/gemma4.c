@@ -3,6 +3,7 @@
  * by size: experts beside the dense ffn, layers that read an earlier layer's KV, per-layer
  * embeddings. Equations and defaults: transformers models/gemma4. */
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "base/caps.h"
@@ -25,6 +26,7 @@ static const char *const NAMES[MODULE_COUNT] = {
 enum { ROPE_FULL, ROPE_SLIDING };
 
 struct gemma4 {
+    enum layer_kind *kind; /* [layers] */
     struct attention_desc full, sliding;
     struct ffn_desc ffn;
     struct moe_desc moe;
@@ -32,32 +34,88 @@ struct gemma4 {
     bool double_wide;
 };
 
+/* Which layers see everything: every sixth, or as the file says, and always the last. */
+static int read_kinds(const struct config *config, const struct model_desc *desc,
+                      enum layer_kind *kind, struct imp_error *err) {
+    for (int i = 0; i < desc->layers; i++) kind[i] = (i + 1) % 6 == 0 ? LAYER_FULL : LAYER_SLIDING;
+    int rc = family_layer_kinds(config, desc, 1u << LAYER_FULL | 1u << LAYER_SLIDING, kind, err);
+    kind[desc->layers - 1] = LAYER_FULL; /* whatever the file says */
+    return rc;
+}
+
+/* What newer files have in place of global_head_dim: {"5": {"head_dim": 512,
+ * "num_key_value_heads": 2}, ...}. Every full layer must have the same, and no other any. */
+static int read_overrides(const struct config *config, yyjson_val *layers,
+                          const struct model_desc *desc, struct gemma4 *g, int64_t *dim,
+                          int64_t *kv_heads, struct imp_error *err) {
+    int64_t full = 0, listed = 0;
+    for (int i = 0; i < desc->layers; i++) {
+        char name[16], path[64];
+        int64_t d, n;
+        int rc;
+        snprintf(name, sizeof name, "%d", i);
+        snprintf(path, sizeof path, "$.per_layer_config.%d", i);
+        yyjson_val *entry = yyjson_obj_get(layers, name);
+        full += g->kind[i] == LAYER_FULL;
+        if (entry == NULL) continue;
+        if ((rc = config_member_int(entry, path, "head_dim", 2, 1024, g->sliding.head_dim, &d,
+                                    err)) < 0 ||
+            (rc = config_member_int(entry, path, "num_key_value_heads", 1, g->sliding.heads,
+                                    g->sliding.kv_heads, &n, err)) < 0)
+            return rc;
+        if (g->kind[i] != LAYER_FULL || (listed > 0 && (d != *dim || n != *kv_heads)))
+            return error_set(err, IMP_ERR_UNSUPPORTED, config->path,
+                             "%s: only full_attention layers may differ, all in one way", path);
+        *dim = d;
+        *kv_heads = n;
+        listed++;
+    }
+    if (listed == full || listed == 0) return 0;
+    return error_set(err, IMP_ERR_UNSUPPORTED, config->path,
+                     "$.per_layer_config names %lld of %lld full_attention layers",
+                     (long long)listed, (long long)full);
+}
+
+static int read_full_heads(const struct config *config, const struct model_desc *desc, bool k_is_v,
+                           struct gemma4 *g, struct imp_error *err) {
+    yyjson_val *layers = config_get(config, "per_layer_config");
+    int64_t dim = g->sliding.head_dim, kv_heads = g->sliding.kv_heads;
+    int rc;
+    if (layers) {
+        rc = read_overrides(config, layers, desc, g, &dim, &kv_heads, err);
+    } else if ((rc = config_int(config, "global_head_dim", 2, 1024, 512, &dim, err)) == 0 &&
+               k_is_v) {
+        rc = config_int(config, "num_global_key_value_heads", 1, g->sliding.heads, kv_heads,
+                        &kv_heads, err);
+    }
+    if (rc < 0) return rc;
+    if (dim % 2 != 0 || g->sliding.heads % kv_heads != 0)
+        return error_set(err, IMP_ERR_FILE, config->path,
+                         "global_head_dim %lld must be even, num_global_key_value_heads %lld "
+                         "divide num_attention_heads %d",
+                         (long long)dim, (long long)kv_heads, g->sliding.heads);
+    g->full.head_dim = (int)dim;
+    g->full.kv_heads = (int)kv_heads;
+    return 0;
+}
+
 static int read_attention(const struct config *config, const struct family_defaults *defaults,
                           struct arena *arena, struct model_desc *out, struct gemma4 *g,
                           struct imp_error *err) {
     yyjson_val *ropes = config_get(config, "rope_parameters");
-    int64_t window, global_dim, global_kv;
+    int64_t window;
     bool k_is_v;
     int rc;
     if ((rc = family_heads(config, defaults, out, &g->sliding, err)) < 0 ||
+        (rc = read_kinds(config, out, g->kind, err)) < 0 ||
         (rc = config_int(config, "sliding_window", 1, CAP_CONTEXT,
                          strcmp(out->family, "gemma4_text") == 0 ? 512 : 1024, &window, err)) < 0 ||
-        (rc = config_int(config, "global_head_dim", 2, 1024, 512, &global_dim, err)) < 0 ||
-        (rc = config_bool(config, "attention_k_eq_v", false, &k_is_v, err)) < 0 ||
-        (rc = config_int(config, "num_global_key_value_heads", 1, g->sliding.heads,
-                         g->sliding.kv_heads, &global_kv, err)) < 0)
+        (rc = config_bool(config, "attention_k_eq_v", false, &k_is_v, err)) < 0)
         return rc;
-    if (!k_is_v) global_kv = g->sliding.kv_heads;
-    if (global_dim % 2 != 0 || g->sliding.heads % global_kv != 0)
-        return error_set(err, IMP_ERR_FILE, config->path,
-                         "global_head_dim %lld must be even, num_global_key_value_heads %lld "
-                         "divide num_attention_heads %d",
-                         (long long)global_dim, (long long)global_kv, g->sliding.heads);
     g->sliding.q_scale = 1.0f;
     g->sliding.qk_norm = g->sliding.v_norm = true;
     g->full = g->sliding;
-    g->full.head_dim = (int)global_dim;
-    g->full.kv_heads = (int)global_kv;
+    if ((rc = read_full_heads(config, out, k_is_v, g, err)) < 0) return rc;
     g->full.v_from_k = k_is_v;
     g->full.rope = ROPE_FULL;
     g->sliding.rope = ROPE_SLIDING;
@@ -124,13 +182,9 @@ static int kv_source(const enum layer_kind *kind, int own_kv, int layer) {
     return i;
 }
 
-static int make_layers(const struct config *config, const struct gemma4 *g, struct arena *arena,
-                       struct model_desc *out, struct imp_error *err) {
-    enum layer_kind *kind = arena_array(arena, (size_t)out->layers, sizeof *kind);
-    for (int i = 0; i < out->layers; i++) kind[i] = (i + 1) % 6 == 0 ? LAYER_FULL : LAYER_SLIDING;
-    int rc = family_layer_kinds(config, out, 1u << LAYER_FULL | 1u << LAYER_SLIDING, kind, err);
-    if (rc < 0) return rc;
-    kind[out->layers - 1] = LAYER_FULL; /* whatever the file says */
+static int make_layers(const struct config *config, const struct gemma4 *g, struct model_desc *out,
+                       struct imp_error *err) {
+    const enum layer_kind *kind = g->kind;
     for (int i = 0; i < out->layers; i++) {
         struct layer_desc *layer = &out->layer[i];
         const int source = kv_source(kind, g->own_kv, i);
@@ -165,8 +219,9 @@ int family_gemma4(const struct config *config, struct arena *arena, struct model
     double softcap;
     const char *bidirectional;
     int rc;
-    if ((rc = family_common(config, &defaults, arena, out, err)) < 0 ||
-        (rc = read_attention(config, &defaults, arena, out, &g, err)) < 0 ||
+    if ((rc = family_common(config, &defaults, arena, out, err)) < 0) return rc;
+    g.kind = arena_array(arena, (size_t)out->layers, sizeof *g.kind);
+    if ((rc = read_attention(config, &defaults, arena, out, &g, err)) < 0 ||
         (rc = read_ffn(config, out, &g, err)) < 0 || (rc = read_ple(config, out, err)) < 0 ||
         (rc = config_float(config, "final_logit_softcapping", 1e-3, 1e6, 0, &softcap, err)) < 0 ||
         (rc = config_string(config, "use_bidirectional_attention", "vision", &bidirectional, err)) <
@@ -182,5 +237,5 @@ int family_gemma4(const struct config *config, struct arena *arena, struct model
     out->embed_scale = bf16_round((float)sqrt((double)out->hidden));
     out->post_norms = out->layer_scale = true;
     out->names = NAMES;
-    return make_layers(config, &g, arena, out, err);
+    return make_layers(config, &g, out, err);
 }
