@@ -251,6 +251,19 @@ static bool is_consolidated(const char *path) {
     return slice_starts(slice_of(slash ? slash + 1 : path), "consolidated");
 }
 
+/* The text model of a wrapped one loads all the same. */
+static void say_what_is_left(const struct checkpoint *ck) {
+    struct checkpoint_counts n;
+    checkpoint_count(ck, &n);
+    size_t senses = n.tensors[TENSOR_VISION] + n.tensors[TENSOR_AUDIO];
+    if (senses)
+        log_line(ck->log, LOG_WARNING,
+                 "images and sound are not read: %zu tensors for them are left alone", senses);
+    size_t drafter = n.tensors[TENSOR_MTP] + n.tensors[TENSOR_DRAFTER];
+    if (drafter)
+        log_line(ck->log, LOG_INFO, "tensors of a drafter are kept for later use: %zu", drafter);
+}
+
 int checkpoint_open(const char *path, bool need_tensors, const struct log *log,
                     struct checkpoint *out, struct imp_error *err) {
     bool one_file;
@@ -276,6 +289,7 @@ int checkpoint_open(const char *path, bool need_tensors, const struct log *log,
         if (rc < 0) goto fail;
     }
     find_prefixes(out);
+    say_what_is_left(out);
     return 0;
 fail:
     checkpoint_close(out);

@@ -326,6 +326,30 @@ static const struct {
     {"layers.mtp.visual", TENSOR_TEXT},
 };
 
+static void keep_all(void *ctx, int level, const char *line) {
+    struct str *all = ctx;
+    str_printf(all, "%d %s\n", level, line);
+}
+
+static void left_alone(void **state) {
+    (void)state;
+    struct str said = {0};
+    const struct log log = {keep_all, &said};
+    char *folder = new_folder();
+    struct checkpoint ck;
+    struct imp_error err;
+    put_shard(folder, "model.safetensors",
+              "/model.layers.0.a.weight F32 2,2 =1; /visual.a F32 1 =1; /audio_tower.b F32 1 =1;"
+              "/mtp.fc.weight F32 1,1 =1");
+    assert_int_equal(checkpoint_open(folder, true, &log, &ck, &err), 0);
+    assert_string_equal(said.data,
+                        "1 images and sound are not read: 2 tensors for them are left alone\n"
+                        "2 tensors of a drafter are kept for later use: 1\n");
+    checkpoint_close(&ck);
+    str_free(&said);
+    temp_remove(folder);
+}
+
 /* What is in the files beside the language model is told apart and counted. */
 static void roles(void **state) {
     (void)state;
@@ -501,6 +525,7 @@ int main(void) {
         cmocka_unit_test(st15_symlinks),
         cmocka_unit_test(hub_cache),
         cmocka_unit_test(prefixes),
+        cmocka_unit_test(left_alone),
         cmocka_unit_test(roles),
         cmocka_unit_test(kv_scales),
         cmocka_unit_test(st12_st14_vectors),
