@@ -258,8 +258,8 @@ static void compare_names(const char *model) {
         const struct tensor *u = text < b.tensor_count ? b.tensors[text++] : NULL;
         if (u == NULL || strcmp(t->name, u->name) != 0)
             fail_msg("%s: %s is %s", model, t->name, u ? u->name : "missing");
-        assert_int_equal(t->dims, u->dims);
-        assert_memory_equal(t->shape, u->shape, (size_t)t->dims * sizeof *t->shape);
+        if (t->dims != u->dims || memcmp(t->shape, u->shape, sizeof t->shape[0] * (size_t)t->dims))
+            fail_msg("%s: %s has another shape", model, t->name);
     }
     assert_int_equal(text, b.tensor_count);
     checkpoint_close(&a);
@@ -267,6 +267,14 @@ static void compare_names(const char *model) {
     free(made);
     free(real);
     temp_remove(folder);
+}
+
+static bool is_plain_model(const char *folder) {
+    struct config config;
+    if (!folder_has(folder, "config.json") || config_open(folder, &config, NULL) < 0) return false;
+    const bool plain = config.quant == NULL && !config_get(&config, "quantization_config");
+    config_close(&config);
+    return plain;
 }
 
 /* Every model in tests/data/models that transformers itself saved in BF16. */
@@ -277,9 +285,7 @@ static void names_of_transformers(void **state) {
     assert_non_null(dir);
     for (struct dirent *e; (e = readdir(dir)) != NULL;) {
         char *folder = within(MODELS, e->d_name);
-        const bool quantized = strstr(e->d_name, "nvfp4") || strstr(e->d_name, "modelopt") ||
-                               strstr(e->d_name, "mxfp4");
-        if (*e->d_name != '.' && !quantized && folder_has(folder, "config.json")) {
+        if (*e->d_name != '.' && is_plain_model(folder)) {
             compare_names(e->d_name);
             models++;
         }

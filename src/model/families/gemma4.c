@@ -100,9 +100,10 @@ static int read_ffn(const struct config *config, const struct model_desc *desc, 
 }
 
 static int read_ple(const struct config *config, struct model_desc *out, struct imp_error *err) {
+    const bool unified = strcmp(out->family, "gemma4_unified_text") == 0;
     int rc;
-    if ((rc = config_int(config, "hidden_size_per_layer_input", 0, CAP_HIDDEN, 256, &out->ple_width,
-                         err)) < 0 ||
+    if ((rc = config_int(config, "hidden_size_per_layer_input", 0, CAP_HIDDEN, unified ? 0 : 256,
+                         &out->ple_width, err)) < 0 ||
         (rc = config_int(config, "vocab_size_per_layer_input", 1, CAP_VOCAB, 262144,
                          &out->ple_vocab, err)) < 0)
         return rc;
@@ -148,16 +149,17 @@ static int make_layers(const struct config *config, const struct gemma4 *g, stru
 
 int family_gemma4(const struct config *config, struct arena *arena, struct model_desc *out,
                   struct imp_error *err) {
-    static const struct family_defaults defaults = {.vocab = 262144,
-                                                    .hidden = 2304,
-                                                    .layers = 30,
-                                                    .heads = 8,
-                                                    .kv_heads = 4,
-                                                    .head_dim = 256,
-                                                    .context = 131072,
-                                                    .eps = 1e-6,
-                                                    .tied = true,
-                                                    .bos = 2};
+    const bool text = strcmp(out->family, "gemma4_text") == 0;
+    const struct family_defaults defaults = {.vocab = 262144,
+                                             .hidden = 2304,
+                                             .layers = 30,
+                                             .heads = 8,
+                                             .kv_heads = 4,
+                                             .head_dim = 256,
+                                             .context = text ? 131072 : 262144,
+                                             .eps = 1e-6,
+                                             .tied = true,
+                                             .bos = 2};
     struct gemma4 g = {0};
     double softcap;
     const char *bidirectional;
