@@ -57,12 +57,19 @@ void rng_table_make(struct rng_table *out) {
 
 void rng_normals(const struct rng_table *table, uint64_t seed, uint64_t stream, uint64_t first,
                  size_t count, float *out) {
-    uint32_t block[4] = {0};
-    uint64_t index = first;
-    if (index % 8 != 0) rng_block(seed, stream, index / 8, block);
-    for (size_t i = 0; i < count; i++, index++) {
-        unsigned lane = (unsigned)(index % 8);
-        if (lane == 0) rng_block(seed, stream, index / 8, block);
-        out[i] = table->quantile[block[lane / 2] >> (lane % 2 * 16) & 0xffff];
+    const float *quantile = table->quantile;
+    uint64_t at = first, end = first + count;
+    while (at < end) {
+        const unsigned from = (unsigned)(at % 8),
+                       to = end - at < 8 - from ? from + (unsigned)(end - at) : 8;
+        uint32_t block[4];
+        float x[8];
+        rng_block(seed, stream, at / 8, block);
+        for (int i = 0; i < 4; i++) {
+            x[2 * i] = quantile[block[i] & 0xffff];
+            x[2 * i + 1] = quantile[block[i] >> 16];
+        }
+        for (unsigned i = from; i < to; i++) *out++ = x[i];
+        at += to - from;
     }
 }

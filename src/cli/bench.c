@@ -60,7 +60,24 @@ static int inspect_model(const struct options *options, yyjson_doc **out, imp_er
     return rc;
 }
 
-/* What has to fit: the context of a row, and the KV of the largest batch in whole blocks. */
+/* Of the plan for the context that is set: what one sequence of `tokens` keeps, in whole blocks. */
+static int sequence_bytes(const struct options *options, uint64_t tokens, uint64_t *out,
+                          imp_error *err) {
+    yyjson_doc *doc;
+    int rc = inspect_model(options, &doc, err);
+    if (rc < 0) return rc;
+    yyjson_val *memory = yyjson_obj_get(yyjson_doc_get_root(doc), "memory");
+    uint64_t block_tokens = yyjson_get_uint(yyjson_obj_get(memory, "kv_block_tokens"));
+    uint64_t blocks = (tokens + block_tokens - 1) / block_tokens;
+    *out = blocks * yyjson_get_uint(yyjson_obj_get(memory, "kv_block_bytes")) +
+           yyjson_get_uint(yyjson_obj_get(memory, "window_blocks_per_sequence")) *
+               yyjson_get_uint(yyjson_obj_get(memory, "window_block_bytes")) +
+           yyjson_get_uint(yyjson_obj_get(memory, "state_bytes_per_sequence"));
+    yyjson_doc_free(doc);
+    return 0;
+}
+
+/* What has to fit: the context of a row, and what the largest batch keeps. */
 static int size_engine(struct options *options, const struct bench *bench, imp_error *err) {
     uint64_t most = 1, tokens = bench->prompt_tokens + bench->decode_tokens;
     yyjson_doc *doc;
@@ -71,10 +88,8 @@ static int size_engine(struct options *options, const struct bench *bench, imp_e
     if (rc == 0) rc = set_default(options, "runtime.prefix_cache", 0, err);
     if (rc == 0) rc = inspect_model(options, &doc, err);
     if (rc < 0) return rc;
-    yyjson_val *root = yyjson_doc_get_root(doc), *memory = yyjson_obj_get(root, "memory");
-    uint64_t limit = yyjson_get_uint(yyjson_obj_get(root, "max_context_tokens"));
-    uint64_t block_tokens = yyjson_get_uint(yyjson_obj_get(memory, "kv_block_tokens"));
-    uint64_t block_bytes = yyjson_get_uint(yyjson_obj_get(memory, "kv_block_bytes"));
+    yyjson_val *root = yyjson_doc_get_root(doc);
+    uint64_t limit = yyjson_get_uint(yyjson_obj_get(root, "max_context_tokens")), bytes = 0;
     yyjson_doc_free(doc);
     if (tokens > limit)
         return error_set(err, IMP_ERR_USAGE, "--prompt-tokens",
@@ -82,9 +97,9 @@ static int size_engine(struct options *options, const struct bench *bench, imp_e
                          (unsigned long long)tokens, (unsigned long long)limit);
     /* A longer context of the user's own keeps the engine's default, where that is larger. */
     if (options_key_given(options, "runtime.context")) return 0;
-    uint64_t blocks = (tokens + block_tokens - 1) / block_tokens * most;
     rc = set_default(options, "runtime.context", tokens, err);
-    return rc < 0 ? rc : set_default(options, "kv.memory", blocks * block_bytes, err);
+    if (rc == 0) rc = sequence_bytes(options, tokens, &bytes, err);
+    return rc < 0 ? rc : set_default(options, "kv.memory", most * bytes, err);
 }
 
 struct timing {

@@ -48,7 +48,7 @@ const struct command command_table[] = {
      command_quantize},
     {"synth", IN_SYNTH, "CONFIG DESTINATION", 2, 2, "make a checkpoint of random weights",
      "CONFIG is a config.json, or the folder of one, of any family that imp runs. DESTINATION is a "
-     "new folder, which appears whole or not at all: all tensors of that model in their real "
+     "new folder, which appears whole or not at all: all tensors of that text model in their real "
      "shapes, with random numbers of the usual sizes, for measuring speed and for tests. Equal "
      "seeds give equal files, with any number of threads, and about the same model in every "
      "format.\n\n"

@@ -145,9 +145,16 @@ static uint64_t locate(const struct fill *f, int64_t expert, int64_t *row) {
     return f->stream + 4 * (uint64_t)expert + (uint64_t)part;
 }
 
-/* Inputs first .. first + count - 1 of one output. */
+/* What the inputs first .. first + count - 1 of any output are multiplied by. */
+static void run_factors(const struct fill *f, int64_t first, int64_t count, float *out) {
+    const bool channels = f->kind != TENSOR_ROUTER;
+    for (int64_t k = 0; k < count; k++)
+        out[k] = channels ? f->sd * channel_factor(f->stream, first + k) : f->sd;
+}
+
+/* Those inputs of one output, times their factors. */
 static void matrix_run(const struct synth *s, const struct fill *f, int64_t output, int64_t first,
-                       int64_t count, float *out) {
+                       int64_t count, const float *factors, float *out) {
     uint64_t stream = f->stream;
     int64_t row = output;
     if (f->experts && f->expert >= 0) {
@@ -158,22 +165,34 @@ static void matrix_run(const struct synth *s, const struct fill *f, int64_t outp
     }
     rng_normals(&s->table, s->seed, stream, (uint64_t)(row * f->inputs + first), (size_t)count,
                 out);
-    const bool channels = f->kind != TENSOR_ROUTER && f->kind != TENSOR_CONV;
-    for (int64_t k = 0; k < count; k++)
-        out[k] *= channels ? f->sd * channel_factor(f->stream, first + k) : f->sd;
+    for (int64_t k = 0; k < count; k++) out[k] *= factors[k];
+}
+
+/* Outputs first .. first + count - 1, some columns at a time: their factors serve all rows. */
+static void matrix_rows(const struct synth *s, const struct fill *f, int64_t first, int64_t count,
+                        float *out) {
+    enum { RUN = 2048 };
+    float factors[RUN];
+    for (int64_t k = 0; k < f->inputs; k += RUN) {
+        const int64_t n = f->inputs - k < RUN ? f->inputs - k : RUN;
+        run_factors(f, k, n, factors);
+        for (int64_t r = 0; r < count; r++)
+            matrix_run(s, f, first + r, k, n, factors, out + r * f->inputs + k);
+    }
 }
 
 /* Rows of inputs of a stack that lies transposed: all outputs of one expert beside each other. */
 static void turned_rows(const struct synth *s, const struct fill *f, int64_t first, int64_t count,
                         float *out) {
     enum { RUN = 64 };
-    float run[RUN];
+    float run[RUN], factors[RUN];
     while (count > 0) {
         const int64_t expert = first / f->inputs, at = first % f->inputs;
         int64_t n = f->inputs - at < count ? f->inputs - at : count;
         if (n > RUN) n = RUN;
+        run_factors(f, at, n, factors);
         for (int64_t c = 0; c < f->stack_rows; c++) {
-            matrix_run(s, f, expert * f->stack_rows + c, at, n, run);
+            matrix_run(s, f, expert * f->stack_rows + c, at, n, factors, run);
             for (int64_t k = 0; k < n; k++) out[k * f->stack_rows + c] = run[k];
         }
         first += n;
@@ -225,7 +244,7 @@ static int read_rows(const struct source *source, size_t tensor, int64_t first, 
     } else if (f->turned) {
         turned_rows(s, f, first, count, out);
     } else if (f->inputs > 0 && f->kind != TENSOR_CONV) {
-        for (int64_t r = 0; r < count; r++) matrix_run(s, f, first + r, 0, cols, out + r * cols);
+        matrix_rows(s, f, first, count, out);
     } else {
         for (int64_t i = 0; i < count * cols; i++) out[i] = vector_value(s, f, first * cols + i);
     }
@@ -257,9 +276,10 @@ static void read_bytes(const struct source *source, size_t tensor, int64_t first
     const int64_t blocks = f->inputs / MXFP4_BLOCK; /* of an output */
     const bool codes = f->kind == TENSOR_CODES;     /* a row is a block; else an output */
     const int64_t end = codes ? first + count : (first + count) * blocks;
-    float x[MXFP4_BLOCK];
+    float x[MXFP4_BLOCK], factors[MXFP4_BLOCK];
     for (int64_t b = codes ? first : first * blocks; b < end; b++) {
-        matrix_run(s, f, b / blocks, b % blocks * MXFP4_BLOCK, MXFP4_BLOCK, x);
+        run_factors(f, b % blocks * MXFP4_BLOCK, MXFP4_BLOCK, factors);
+        matrix_run(s, f, b / blocks, b % blocks * MXFP4_BLOCK, MXFP4_BLOCK, factors, x);
         if (codes) {
             encode_block(x, out);
             out += MXFP4_BLOCK / 2;

@@ -189,7 +189,7 @@ def test_completion_bash():
         return set(done.stdout.split())
 
     assert complete("imp", '""') == {*COMMANDS, "help"}
-    assert complete("imp", "s") == {"score"}
+    assert complete("imp", "sc") == {"score"}
     for command in COMMANDS:
         assert complete("imp", command, "--") == {f"--{n}" for n in options_of(command)}
     assert complete("imp", "completion", '""') >= {"bash", "zsh", "fish"}

@@ -213,7 +213,7 @@ static const char *const BASES[][2] = {
     {"qwen3_5_moe_text", "{'num_hidden_layers':4}"},
     {"gemma3_text", "{'num_hidden_layers':6}"},
     {"gemma4_text", "{'num_hidden_layers':6}"},
-    {"gemma4_unified_text", "{'num_hidden_layers':6,'hidden_size_per_layer_input':0}"},
+    {"gemma4_unified_text", "{'num_hidden_layers':6}"},
     {"gpt_oss", "{'num_hidden_layers':4}"},
 };
 
@@ -396,20 +396,22 @@ struct class_default {
     int experts, top_k;
     double eps;
     bool tied;
+    int64_t context;
+    int ple_width;
 };
 static const struct class_default DEFAULTS[] = {
-    {"mistral", 4096, 32000, 32, 8, 128, 4096, 0, 0, 1e-6, false},
-    {"ministral3", 4096, 131072, 32, 8, 128, 0, 0, 0, 1e-5, false},
-    {"qwen2", 4096, 151936, 32, 32, 128, 0, 0, 0, 1e-6, false},
-    {"qwen3", 4096, 151936, 32, 32, 128, 0, 0, 0, 1e-6, false},
-    {"qwen3_moe", 2048, 151936, 32, 4, 64, 0, 128, 8, 1e-6, false},
-    {"qwen3_next", 2048, 151936, 16, 2, 256, 0, 512, 10, 1e-6, false},
-    {"qwen3_5_text", 4096, 248320, 16, 4, 256, 0, 0, 0, 1e-6, false},
-    {"qwen3_5_moe_text", 2048, 248320, 16, 2, 256, 0, 256, 8, 1e-6, false},
-    {"gemma3_text", 2304, 262208, 8, 4, 256, 4096, 0, 0, 1e-6, true},
-    {"gemma4_text", 2304, 262144, 8, 4, 512, 512, 0, 0, 1e-6, true},
-    {"gemma4_unified_text", 2304, 262144, 8, 4, 512, 1024, 0, 0, 1e-6, true},
-    {"gpt_oss", 2880, 201088, 64, 8, 64, 128, 128, 4, 1e-5, false},
+    {"mistral", 4096, 32000, 32, 8, 128, 4096, 0, 0, 1e-6, false, 131072, 0},
+    {"ministral3", 4096, 131072, 32, 8, 128, 0, 0, 0, 1e-5, false, 262144, 0},
+    {"qwen2", 4096, 151936, 32, 32, 128, 0, 0, 0, 1e-6, false, 32768, 0},
+    {"qwen3", 4096, 151936, 32, 32, 128, 0, 0, 0, 1e-6, false, 32768, 0},
+    {"qwen3_moe", 2048, 151936, 32, 4, 64, 0, 128, 8, 1e-6, false, 32768, 0},
+    {"qwen3_next", 2048, 151936, 16, 2, 256, 0, 512, 10, 1e-6, false, 32768, 0},
+    {"qwen3_5_text", 4096, 248320, 16, 4, 256, 0, 0, 0, 1e-6, false, 32768, 0},
+    {"qwen3_5_moe_text", 2048, 248320, 16, 2, 256, 0, 256, 8, 1e-6, false, 32768, 0},
+    {"gemma3_text", 2304, 262208, 8, 4, 256, 4096, 0, 0, 1e-6, true, 131072, 0},
+    {"gemma4_text", 2304, 262144, 8, 4, 512, 512, 0, 0, 1e-6, true, 131072, 256},
+    {"gemma4_unified_text", 2304, 262144, 8, 4, 512, 1024, 0, 0, 1e-6, true, 262144, 0},
+    {"gpt_oss", 2880, 201088, 64, 8, 64, 128, 128, 4, 1e-5, false, 131072, 0},
 };
 
 static void class_defaults(void **state) {
@@ -430,6 +432,8 @@ static void class_defaults(void **state) {
         same(e->family, "experts", first->moe.experts, e->experts);
         same(e->family, "experts of a token", first->moe.top_k, e->top_k);
         same(e->family, "tied head", d.desc.tied_head, e->tied);
+        same(e->family, "context", d.desc.max_context, e->context);
+        same(e->family, "per-layer embeddings", d.desc.ple_width, e->ple_width);
         assert_true(d.desc.norm_eps == (float)e->eps);
         described_free(&d);
     }

@@ -205,16 +205,17 @@ static int make_layers(const struct config *config, const struct gemma4 *g, stru
 
 int family_gemma4(const struct config *config, struct arena *arena, struct model_desc *out,
                   struct imp_error *err) {
-    static const struct family_defaults defaults = {.vocab = 262144,
-                                                    .hidden = 2304,
-                                                    .layers = 30,
-                                                    .heads = 8,
-                                                    .kv_heads = 4,
-                                                    .head_dim = 256,
-                                                    .context = 131072,
-                                                    .eps = 1e-6,
-                                                    .tied = true,
-                                                    .bos = 2};
+    const bool text = strcmp(out->family, "gemma4_text") == 0;
+    const struct family_defaults defaults = {.vocab = 262144,
+                                             .hidden = 2304,
+                                             .layers = 30,
+                                             .heads = 8,
+                                             .kv_heads = 4,
+                                             .head_dim = 256,
+                                             .context = text ? 131072 : 262144,
+                                             .eps = 1e-6,
+                                             .tied = true,
+                                             .bos = 2};
     struct gemma4 g = {0};
     double softcap;
     const char *bidirectional;
