@@ -1,9 +1,13 @@
 #!/usr/bin/env python3
 """Small tekken.json files, and what the package `mistral-common` makes of the texts.
 
-    python3 scripts/make_tekken_fixtures.py        (PyPI: mistral-common 1.13)
+    python3 scripts/make_tekken_fixtures.py                     (PyPI: mistral-common 1.13)
+    python3 scripts/make_tekken_fixtures.py --compare [FOLDER ...]
 
-Reads tests/data/tokenizer/cases.jsonl and the vocabulary trained on them in tekken/tokenizer.json;
+The second form compares imp (build/tool_tokenizer_probe) with the package on the texts and on 5,000
+generated ones, for folders with a tekken.json; without any, for the real files inside the package.
+
+The first reads tests/data/tokenizer/cases.jsonl and the vocabulary trained on them in tekken/tokenizer.json;
 writes tests/data/tokenizer/{tekken-v3,tekken-v13}/{tekken.json,expected.json}. expected.json is as
 make_tokenizer_fixtures.py describes it. The package itself never reads a special token in a text:
 here a text is cut at their names, the longest first, and the parts are encoded by the package.
@@ -12,7 +16,11 @@ import base64
 import json
 import pathlib
 import re
+import subprocess
+import sys
+import tempfile
 
+import mistral_common
 from mistral_common.tokens.tokenizers.tekken import SpecialTokenPolicy, Tekkenizer
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "tokenizer"
@@ -83,9 +91,46 @@ def expected(t, texts):
     return out
 
 
+def compare(folder, texts):
+    t = Tekkenizer.from_file(folder / "tekken.json")
+    names = [s["token_str"] for s in t._all_special_tokens[:40]]
+    sys.path.insert(0, str(ROOT.parents[1] / "python"))
+    from tokenizer_strings import generate
+    texts = texts + list(generate(5000, 7, names))
+    with tempfile.NamedTemporaryFile("w") as f:
+        json.dump(texts, f)
+        f.flush()
+        probe = ROOT.parents[2] / "build" / "tool_tokenizer_probe"
+        out = subprocess.run([probe, folder, f.name], check=True, capture_output=True).stdout
+    wrong = 0
+    for text, line in zip(texts, out.decode("utf-8").split("\n")[:-1], strict=True):
+        ours = json.loads(line)
+        ids = ours["ids"]
+        same = (ours["plain"] == t.encode(text, False, False) and ours["stream"] and
+                ours["text"] == t.decode(ids, SpecialTokenPolicy.KEEP) and
+                ours["skipped"] == t.decode(ids, SpecialTokenPolicy.IGNORE))
+        wrong += not same
+    print(f"{folder}: {len(texts)} texts, {wrong} differ")
+    return wrong
+
+
+def compare_all(folders, texts):
+    if folders:
+        return sum(compare(pathlib.Path(f), texts) for f in folders)
+    wrong = 0
+    for file in sorted(pathlib.Path(mistral_common.__file__).parent.glob("data/tekken_*.json")):
+        with tempfile.TemporaryDirectory() as folder:
+            print(file.name, end=": ")
+            (pathlib.Path(folder) / "tekken.json").symlink_to(file)
+            wrong += compare(pathlib.Path(folder), texts)
+    return wrong
+
+
 def main():
     lines = (ROOT / "cases.jsonl").read_text(encoding="utf-8").splitlines()
     texts = [json.loads(line)["text"] for line in lines]
+    if sys.argv[1:2] == ["--compare"]:
+        sys.exit(compare_all(sys.argv[2:], texts) != 0)
     tokens = trained_tokens()
     # The first is cut: its last 100 tokens are for larger models. The second has a filler.
     for name, doc in (
