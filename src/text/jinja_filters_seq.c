@@ -343,7 +343,8 @@ void wrap_line(struct jbuf *b, struct jstr *line, size_t width, bool split_long,
         buf_add_part(b, line, from, pending);
         column += pending;
         while (split_long && n > width) {
-            size_t room = column < width ? width - column : 1, cut = str_offset(word.u.s, room);
+            size_t room = column < width ? width - column : 1,
+                   cut = str_offset(b->x, word.u.s, room);
             buf_add_part(b, word.u.s, 0, cut);
             buf_add_str(b, newline);
             word = str_part(b->x, word.u.s, cut, word.u.s->n - cut);

@@ -85,8 +85,9 @@ struct jv m_split(struct jx *x, struct jcall *c) {
     return l;
 }
 
-static size_t find_last(const struct jstr *s, size_t end, const struct jstr *what) {
+static size_t find_last(struct jx *x, const struct jstr *s, size_t end, const struct jstr *what) {
     for (size_t at = end; at >= what->n; at--) {
+        jx_steps(x, what->n / 64);
         if (memcmp(s->p + at - what->n, what->p, what->n) == 0) return at - what->n;
     }
     return SIZE_MAX;
@@ -103,7 +104,7 @@ struct jv m_rsplit(struct jx *x, struct jcall *c) {
     struct jv l = list_make(x, J_LIST, 0);
     size_t to = s->n;
     for (; max > 0; max--) {
-        size_t at = find_last(s, to, separator);
+        size_t at = find_last(x, s, to, separator);
         if (at == SIZE_MAX) break;
         list_add(x, l.u.l, str_part(x, s, at + separator->n, to - at - separator->n));
         to = at;
@@ -117,7 +118,7 @@ struct jv m_rsplit(struct jx *x, struct jcall *c) {
 static struct jv partition(struct jx *x, struct jcall *c, bool last) {
     struct jstr *s = c->self.u.s, *what = method_str(x, c->a[0]);
     if (what->n == 0) jx_fail(x, "empty separator");
-    size_t at = last ? find_last(s, s->n, what)
+    size_t at = last ? find_last(x, s, s->n, what)
                      : str_find((struct slice){s->p, s->n}, (struct slice){what->p, what->n}, 0);
     struct jv t = list_make(x, J_TUPLE, 3);
     jx_steps(x, s->n / 16);

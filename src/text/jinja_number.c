@@ -288,6 +288,7 @@ void int_digits(struct jx *x, struct jv v, int base, bool upper, struct str *out
     }
     uint32_t *d = jx_alloc(x, (n + 1) * sizeof *d);
     char *text = jx_alloc(x, room + 1);
+    jx_steps(x, n * n / 8);
     if (n) memcpy(d, b.d, n * sizeof *d);
     while (n > 0) {
         uint64_t rest = 0;
@@ -442,7 +443,7 @@ struct jv int_parse(struct jx *x, struct slice s, int base, bool *ok) {
     }
     bool any_base = base == 0, nonzero = false;
     if (any_base) base = 10;
-    if (base < 2 || base > 36 || s.size == 0 || s.size > 4300) return jv_int(0);
+    if (base < 2 || base > 36 || s.size == 0 || s.size > CAP_TEMPLATE_LITERAL) return jv_int(0);
     char *digits = jx_alloc(x, s.size + 1);
     size_t n = 0;
     for (size_t i = 0; i < s.size; i++) {
@@ -456,6 +457,7 @@ struct jv int_parse(struct jx *x, struct slice s, int base, bool *ok) {
     }
     if (any_base && n > 1 && digits[0] == '0' && nonzero) return jv_int(0);
     *ok = true;
+    jx_steps(x, n * n / 256);
     struct jv v = big_parse_decimal(&x->arena, (struct slice){digits, n}, base);
     return negative ? num_negate(x, v) : v;
 }

@@ -317,7 +317,7 @@ static struct jv number_value(struct parser *p, const struct token *t) {
         base = k == 'x' ? 16 : k == 'o' ? 8 : 2;
         s = (struct slice){s.data + 2, s.size - 2};
     }
-    if (s.size > CAP_TEMPLATE_DIGITS) parse_fail(p, t->place, "a number of too many digits");
+    if (s.size > CAP_TEMPLATE_LITERAL) parse_fail(p, t->place, "a number of too many digits");
     return big_parse_decimal(p->arena, s, base);
 }
 
@@ -331,7 +331,7 @@ static struct node *parse_strings(struct parser *p) {
         if (text.size) memcpy(both, text.data, text.size);
         if (more.size) memcpy(both + text.size, more.data, more.size);
         text = (struct slice){both, text.size + more.size};
-        if (p->t->arena.used_bytes > CAP_TEMPLATE_MEMORY) parse_fail(p, n->place, "too large");
+        parse_room(p, n->place);
         p->at++;
     }
     n->value = const_str(p, text);
