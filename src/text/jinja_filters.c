@@ -376,6 +376,7 @@ static struct jv f_striptags(struct jx *x, struct jcall *c) {
         v = str_replace(x, v.u.s, str_text(x, entities[i][0]).u.s, str_text(x, entities[i][1]).u.s,
                         -1);
     }
+    v.u.s->markup = false;
     return v;
 }
 

@@ -155,7 +155,11 @@ struct jv f_first(struct jx *x, struct jcall *c) {
         if (iter_next(x, c->self.u.iter, &first)) return first;
         return jv_undef("No first item, sequence was empty.");
     }
-    if (c->self.type == J_STR && c->self.u.s->n > 0) return get_item(x, c->self, jv_int(0));
+    if (c->self.type == J_STR && c->self.u.s->n > 0) {
+        first = get_item(x, c->self, jv_int(0));
+        first.u.s->markup = false;
+        return first;
+    }
     struct jlist *l = items_of(x, c->self);
     return l->n ? l->v[0] : jv_undef("No first item, sequence was empty.");
 }

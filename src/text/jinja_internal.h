@@ -351,7 +351,6 @@ void parse_expect(struct parser *p, const char *text);
 void parse_enter(struct parser *p); /* one level deeper; p->depth-- leaves */
 struct node *parse_expression(struct parser *p, bool with_condition);
 struct node *parse_tuple(struct parser *p, bool with_condition, const char *end, bool parens);
-void parse_strict_slice(struct node *n);
 struct node *parse_target(struct parser *p, const char *end, bool with_namespace);
 struct node *parse_name_target(struct parser *p);
 struct node *parse_filter_chain(struct parser *p, struct node *inner, bool start_inline);

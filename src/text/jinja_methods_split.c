@@ -3,6 +3,12 @@
 
 #include "text/jinja_methods.h"
 
+/* What is made from Markup is Markup. */
+static struct jv like(const struct jstr *s, struct jv made) {
+    made.u.s->markup = s->markup;
+    return made;
+}
+
 static bool space_at(const struct jstr *s, size_t at, size_t *n) {
     uint32_t c;
     *n = utf8_decode(s->p + at, s->n - at, &c);
@@ -131,7 +137,7 @@ static struct jv partition(struct jx *x, struct jcall *c, bool last) {
         return t;
     }
     list_add(x, t.u.l, str_part(x, s, 0, at));
-    list_add(x, t.u.l, c->a[0]);
+    list_add(x, t.u.l, like(s, str_part(x, what, 0, what->n)));
     list_add(x, t.u.l, str_part(x, s, at + what->n, s->n - at - what->n));
     return t;
 }
@@ -173,7 +179,7 @@ static struct jv pad(struct jx *x, struct jcall *c, char align) {
     for (int64_t i = 0; i < left; i++) buf_add_str(&b, fill);
     buf_add_str(&b, s);
     for (int64_t i = left; i < room; i++) buf_add_str(&b, fill);
-    return buf_take(&b);
+    return like(s, buf_take(&b));
 }
 
 struct jv m_ljust(struct jx *x, struct jcall *c) {
@@ -197,7 +203,7 @@ struct jv m_zfill(struct jx *x, struct jcall *c) {
     buf_add_part(&b, s, 0, sign);
     for (; n > 0; n--) buf_text(&b, "0", false);
     buf_add_part(&b, s, sign, s->n - sign);
-    return buf_take(&b);
+    return like(s, buf_take(&b));
 }
 
 struct jv m_expandtabs(struct jx *x, struct jcall *c) {
@@ -216,5 +222,5 @@ struct jv m_expandtabs(struct jx *x, struct jcall *c) {
         column += ((unsigned char)s->p[at] & 0xc0) != 0x80;
         if (s->p[at] == '\n' || s->p[at] == '\r') column = 0;
     }
-    return buf_take(&b);
+    return like(s, buf_take(&b));
 }

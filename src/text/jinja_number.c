@@ -323,13 +323,41 @@ static struct jv int_power(struct jx *x, struct jv base, struct jv exponent) {
     return result;
 }
 
+static int bits_of(const struct big *a) {
+    int bits = (int)a->n * 32;
+    for (; bits > 0 && (a->d[(bits - 1) / 32] >> ((bits - 1) % 32) & 1) == 0; bits--) continue;
+    return bits;
+}
+
+static struct jv shifted(struct jx *x, struct jv v, int bits) {
+    return num_binary(x, OP_MUL, v, num_binary(x, OP_POW, jv_int(2), jv_int(bits)));
+}
+
+/* a / b rounded once: from a quotient of 66 bits and whether anything is left. */
+static struct jv int_divide(struct jx *x, struct jv a, struct jv b) {
+    struct big l, r, q;
+    view_int(a, &l);
+    view_int(b, &r);
+    if (r.n == 0) jx_fail(x, "division by zero");
+    int bits = bits_of(&l), shift = 66 - (bits - bits_of(&r));
+    if (bits <= 53 && bits_of(&r) <= 53) return jv_float(num_double(x, a) / num_double(x, b));
+    bool negative = l.negative != r.negative;
+    if (l.negative) a = num_negate(x, a);
+    if (r.negative) b = num_negate(x, b);
+    if (shift > 0) a = shifted(x, a, shift);
+    if (shift < 0) b = shifted(x, b, -shift);
+    struct jv rest = num_binary(x, OP_MOD, a, b);
+    struct jv whole = shifted(x, num_binary(x, OP_FLOORDIV, a, b), 1);
+    if (num_compare(rest, jv_int(0)) != 0) whole = num_binary(x, OP_ADD, whole, jv_int(1));
+    view_int(whole, &q);
+    double f = ldexp(big_double(&q), -shift - 1);
+    if (isinf(f)) jx_fail(x, "integer division result too large for a float");
+    return jv_float(negative ? -f : f);
+}
+
 static struct jv int_binary(struct jx *x, enum op op, struct jv a, struct jv b) {
     if (op == OP_POW) return int_power(x, a, b);
-    if (op == OP_DIV) {
-        double g = num_double(x, b);
-        if (g == 0) jx_fail(x, "division by zero");
-        return jv_float(num_double(x, a) / g);
-    }
+    if (op == OP_DIV) return int_divide(x, a, b);
     if (a.type != J_BIG && b.type != J_BIG) {
         int64_t i = a.type == J_BOOL ? a.u.b : a.u.i, k = b.type == J_BOOL ? b.u.b : b.u.i, r;
         if (op == OP_ADD && !__builtin_add_overflow(i, k, &r)) return jv_int(r);

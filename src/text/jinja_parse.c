@@ -195,7 +195,6 @@ static struct node *parse_for(struct parser *p, struct node *n) {
     n->a = parse_target(p, "in", false);
     parse_expect(p, "in");
     n->b = parse_tuple(p, false, "recursive", false);
-    parse_strict_slice(n->b);
     if (parse_skip(p, "if")) n->c = parse_expression(p, true);
     n->flag = parse_skip(p, "recursive");
     bool soft = p->soft;
@@ -219,7 +218,6 @@ static struct node *parse_if(struct parser *p, struct node *n) {
     for (struct node *branch = n;;) {
         branch->kind = N_IF;
         branch->a = parse_tuple(p, false, NULL, false);
-        parse_strict_slice(branch->a);
         p->unknown = NULL;
         branch->body = parse_statements(p, ends);
         if (parse_skip(p, "elif")) {
@@ -243,7 +241,6 @@ static struct node *parse_set(struct parser *p, struct node *n) {
     if (parse_skip(p, "=")) {
         n->kind = N_SET;
         n->b = parse_tuple(p, true, NULL, false);
-        parse_strict_slice(n->b);
         return n;
     }
     n->kind = N_SET_BLOCK;
