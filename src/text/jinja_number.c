@@ -305,8 +305,16 @@ void int_digits(struct jx *x, struct jv v, int base, bool upper, struct str *out
     str_add(out, text + at, room - at);
 }
 
+/* The only ints whose power to an exponent beyond 64 bits can be held. */
+static struct jv power_of_one(struct jx *x, struct jv base, struct jv exponent) {
+    int64_t i = base.type == J_BIG ? 2 : int_of(x, base);
+    if (i < -1 || i > 1 || exponent.u.big->negative) jx_fail(x, "a power too large");
+    if (i == -1 && (exponent.u.big->d[0] & 1) == 0) i = 1;
+    return jv_int(i);
+}
+
 static struct jv int_power(struct jx *x, struct jv base, struct jv exponent) {
-    if (exponent.type == J_BIG) jx_fail(x, "a power too large");
+    if (exponent.type == J_BIG) return power_of_one(x, base, exponent);
     int64_t e = int_of(x, exponent);
     if (e < 0) {
         double f = num_double(x, base);

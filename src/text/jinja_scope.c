@@ -65,11 +65,17 @@ static bool needs_context(const struct node *n) {
     return n->kind == N_CALL || n->kind == N_NAME || n->kind == N_NSREF;
 }
 
+/* What stands behind an operator of a comparison. */
+static bool is_operand(const struct node *n) {
+    return n->kind == N_COMPARE && n->list == NULL;
+}
+
 /* jinja2 computes constants when it compiles, and there a slice of what has none is undefined where
  * it would be an error in a rendering. */
 static void be_lenient(struct node *n) {
     if (n == NULL) return;
     if (n->kind == N_ITEM && n->b->kind == N_SLICE) n->flag = true;
+    if (is_operand(n)) be_lenient(n->a);
     if (n->kind != N_LIST && n->kind != N_TUPLE && n->kind != N_DICT) return;
     for (struct node *c = n->list; c; c = c->next) be_lenient(c);
 }
@@ -93,7 +99,8 @@ static bool visit_expr(struct analysis *a, struct scope *s, struct node *n) {
     if (n->dyn_args || n->dyn_kwargs) constant = false;
     visit_expr(a, s, n->dyn_args);
     visit_expr(a, s, n->dyn_kwargs);
-    early = constant && n->kind != N_LIST && n->kind != N_TUPLE && n->kind != N_DICT;
+    early =
+        constant && !is_operand(n) && n->kind != N_LIST && n->kind != N_TUPLE && n->kind != N_DICT;
     if (early) {
         be_lenient(n->a);
         be_lenient(n->b);
