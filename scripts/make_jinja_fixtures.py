@@ -489,6 +489,21 @@ MORE = r"""
 {{ 'x' % d.items() }}
 {{ 'x' % ('a'|safe) }}
 {{ '%s' % ('a', ) }}{{ '%s' % d.items() }}
+{{ 7 / 9007199254740993 }} {{ 9007199254740993 / 7 }} {{ 9007199254740993 / 3 }} {{ -(2**70) / 3 }} {{ 2**64 / 2**62 }} {{ 1 / 2**100 }} {{ 10**400 / 10**399 }} {{ 10**300 / 3 }} {{ (2**1023 * 2 - 1) / 1 }} {{ 1 / 3 }} {{ 0 / 2**70 }} {{ 123456789012345678901 / 987654321 }} {{ 9223372036854775807 / 9223372036854775806 }} {{ -9223372036854775807 / 3 }} {{ true / 2**60 }}
+{{ 10**400 / 3 }}
+{{ 1 / 0 }}
+{{ 2**70 / 0 }}
+{{ ((() is not true)[1:-1]) == t }}
+{{ 5[1:] == 6 }}
+{{ [5[1:], x] }}
+{{ [5[1:], 1] }}
+{{ ({})[:1] ~ 'a' }}{{ 5[1:]|default('d') }}
+{% for q in [1] if 5[1:] %}{% endfor %}
+{% set a = 5[1:]|default('d') %}{{ a }}
+{% set a = [5[1:]] %}{{ a }}
+{{ l|map('string')|list ~ 5[1:] }}
+{{ ('a b'|safe).partition(' ') }}{{ [('a'|safe).center(3), ('a'|safe).zfill(3), ('a\t'|safe).expandtabs()] }}
+{{ [('a'|safe).strip(), ('a'|safe).partition('a'), ('a\nb'|safe).splitlines(), ('a'|safe).zfill(3), ('a'|safe).ljust(3), ('a'|safe).title(), ('a'|safe).removeprefix('a'), ('a'|safe)|lower, ('a'|safe)|capitalize, ('a'|safe)|first, ('a'|safe)|escape, ('a'|safe)|striptags, ('a'|safe)|urlencode, ('a'|safe)|forceescape, ('a'|safe)|default('x'), ''|default('x'|safe, true)] }}
 """.strip("\n").split("\n")
 
 SPACE = ["a\n{% if true %}\nb\n{% endif %}\nc\n", "a\n  {% if true %}\n  b\n  {% endif %}\n  c\n\n", "a {%- if true -%} b {%- endif -%} c",

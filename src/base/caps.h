@@ -34,11 +34,16 @@
 #define CAP_PATTERN_STEPS      100000000u /* of one match */
 #define CAP_PATTERN_STACK      (1u << 20)
 #define CAP_TEMPLATE_BYTES     (4u << 20)
-#define CAP_TEMPLATE_DEPTH     200   /* nesting of statements, expressions and macro calls */
-#define CAP_TEMPLATE_STACK     2000  /* evaluations inside each other, macro calls included */
-#define CAP_TEMPLATE_NAMES     20000 /* different names in one template */
-#define CAP_TEMPLATE_DIGITS    20000 /* decimal digits of an int, about */
-#define CAP_TEMPLATE_MEMORY    (256u << 20) /* arena of one rendering */
+#define CAP_TEMPLATE_DEPTH     200       /* nesting of statements, expressions and macro calls */
+#define CAP_TEMPLATE_STACK     2000      /* evaluations inside each other, macro calls included */
+#define CAP_TEMPLATE_NAMES     20000     /* different names in one template */
+#define CAP_TEMPLATE_DIGITS    20000     /* decimal digits of an int, about */
+#define CAP_TEMPLATE_LITERAL   4300      /* digits of an int that is written out: CPython's limit */
+#define CAP_TEMPLATE_WIDTH     (1 << 20) /* of a formatted value */
+#define CAP_TEMPLATE_PRECISION 400
+#define CAP_TEMPLATE_INDENT    10000
+#define CAP_TEMPLATE_RANGE     100000       /* items of range(): the sandbox's limit */
+#define CAP_TEMPLATE_MEMORY    (256u << 20) /* arena of one template, and of one rendering */
 #define CAP_TEMPLATE_STEPS     10000000u    /* evaluation steps of one rendering */
 #define CAP_TEMPLATE_OUTPUT    (64u << 20)
 #define CAP_STOP_STRINGS       64

@@ -73,7 +73,7 @@ static int take_config(struct chat *chat, const char *path, struct imp_error *er
     char place[200];
     snprintf(place, sizeof place, "%.150s: $.chat_template", path);
     take_tokens(chat, root);
-    if (chat->normal || text == NULL || yyjson_is_null(text)) {
+    if (chat_has_template(chat) || text == NULL || yyjson_is_null(text)) {
         rc = 0;
     } else if (yyjson_is_str(text)) {
         rc = parse_template(chat, json_slice(text), place, &chat->normal, err);
@@ -86,12 +86,12 @@ static int take_config(struct chat *chat, const char *path, struct imp_error *er
     return rc;
 }
 
-static int take_file(struct chat *chat, const char *path, struct imp_error *err) {
+static int take_file(const char *path, struct jinja **out, struct imp_error *err) {
     struct str text = {0};
     if (!file_exists(path)) return 0;
     int rc = file_read(path, CAP_TEMPLATE_BYTES, &text, err);
     struct slice source = {text.data ? text.data : "", text.size};
-    if (rc == 0) rc = parse_template(chat, source, path, &chat->normal, err);
+    if (rc == 0) rc = parse_template(chat, source, path, out, err);
     str_free(&text);
     return rc;
 }
@@ -111,8 +111,12 @@ int chat_load(const char *folder, struct chat **out, struct imp_error *err) {
     struct chat *chat = mem_zero(1, sizeof *chat);
     chat->folder = mem_strndup(folder, strlen(folder));
     join_path(path, sizeof path, folder, "chat_template.jinja");
-    int rc = take_file(chat, path, err);
+    int rc = take_file(path, &chat->normal, err);
+    join_path(path, sizeof path, folder, "additional_chat_templates/tool_use.jinja");
+    if (rc == 0 && chat->normal) rc = take_file(path, &chat->tool_use, err);
     join_path(path, sizeof path, folder, "tokenizer_config.json");
+    if (rc == 0) rc = take_config(chat, path, err);
+    join_path(path, sizeof path, folder, "chat_template.json"); /* beside a processor */
     if (rc == 0) rc = take_config(chat, path, err);
     join_path(path, sizeof path, folder, "special_tokens_map.json");
     if (rc == 0) rc = take_token_map(chat, path, err);
@@ -256,7 +260,7 @@ int chat_render(const struct chat *chat, const struct chat_request *request,
     if (t == NULL) {
         return error_set(err, IMP_ERR_TEMPLATE, chat->folder,
                          "the model has no chat template: neither chat_template.jinja nor "
-                         "chat_template in tokenizer_config.json");
+                         "chat_template in tokenizer_config.json or chat_template.json");
     }
     struct variables v = {0};
     make_variables(chat, request, &v);

@@ -1,8 +1,9 @@
 /* Conversations to prompts: finding a model's chat template and rendering it.
  *
- * Template: chat_template.jinja beside the config, else `chat_template` of tokenizer_config.json (a
- * string, or a named list: `default`, and `tool_use` when tools are given). Special tokens
- * (bos_token, eos_token, ...) come from tokenizer_config.json, then special_tokens_map.json.
+ * Template: chat_template.jinja beside the config, with additional_chat_templates/tool_use.jinja
+ * for requests with tools; else `chat_template` of tokenizer_config.json, else that of
+ * chat_template.json (a string, or a named list: `default`, and `tool_use` for tools). Special
+ * tokens (bos_token, eos_token, ...) come from tokenizer_config.json, then special_tokens_map.json.
  * Immutable after loading; any thread. */
 #ifndef IMP_TEXT_CHAT_H
 #define IMP_TEXT_CHAT_H

@@ -58,8 +58,10 @@ ALL_CHARS(m_isdecimal, IS_DECIMAL, false)
 ALL_CHARS(m_isprintable, IS_PRINTABLE, true)
 ALL_CHARS(m_isascii, IS_ASCII, true)
 
-static struct jv cased(struct jstr *s, bool (*wanted)(uint32_t), bool (*other)(uint32_t)) {
+static struct jv cased(struct jx *x, struct jstr *s, bool (*wanted)(uint32_t),
+                       bool (*other)(uint32_t)) {
     bool any = false;
+    jx_steps(x, s->n / 16);
     for (size_t at = 0; at < s->n;) {
         uint32_t code;
         at += utf8_decode(s->p + at, s->n - at, &code);
@@ -70,19 +72,17 @@ static struct jv cased(struct jstr *s, bool (*wanted)(uint32_t), bool (*other)(u
 }
 
 struct jv m_isupper(struct jx *x, struct jcall *c) {
-    (void)x;
-    return cased(c->self.u.s, char_is_upper, char_is_lower);
+    return cased(x, c->self.u.s, char_is_upper, char_is_lower);
 }
 
 struct jv m_islower(struct jx *x, struct jcall *c) {
-    (void)x;
-    return cased(c->self.u.s, char_is_lower, char_is_upper);
+    return cased(x, c->self.u.s, char_is_lower, char_is_upper);
 }
 
 struct jv m_istitle(struct jx *x, struct jcall *c) {
     struct jstr *s = c->self.u.s;
     bool inside = false, any = false;
-    (void)x;
+    jx_steps(x, s->n / 16);
     for (size_t at = 0; at < s->n;) {
         uint32_t code;
         at += utf8_decode(s->p + at, s->n - at, &code);
@@ -96,7 +96,7 @@ struct jv m_istitle(struct jx *x, struct jcall *c) {
 
 struct jv m_isidentifier(struct jx *x, struct jcall *c) {
     struct jstr *s = c->self.u.s;
-    (void)x;
+    jx_steps(x, s->n / 16);
     for (size_t at = 0; at < s->n;) {
         uint32_t code;
         bool first = at == 0;

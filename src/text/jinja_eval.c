@@ -12,6 +12,7 @@ struct frame *frame_new(struct jx *x, struct frame *parent) {
 }
 
 void frame_set(struct jx *x, struct frame *f, int symbol, struct jv value) {
+    jx_steps(x, f->n / 64);
     for (size_t i = 0; i < f->n; i++) {
         if (f->v[i].symbol == symbol) {
             f->v[i].value = value;
@@ -42,6 +43,7 @@ struct frame *scope_new(struct jx *x, struct frame *parent, const struct hidden 
 
 static struct jv eval_name(struct jx *x, struct frame *f, const struct node *n) {
     for (; f; f = f->parent) {
+        jx_steps(x, f->n / 64);
         for (size_t i = 0; i < f->n; i++) {
             if (f->v[i].symbol == n->symbol && f->v[i].value.type != J_MISSING) {
                 return f->v[i].value;

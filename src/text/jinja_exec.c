@@ -142,7 +142,9 @@ struct jv loop_again(struct jx *x, struct jloop *loop, struct jv items) {
     return buf_take(&b);
 }
 
-static bool take_kwarg(const struct jargs *args, bool *used, struct slice name, struct jv *out) {
+static bool take_kwarg(struct jx *x, const struct jargs *args, bool *used, struct slice name,
+                       struct jv *out) {
+    jx_steps(x, args->nkw / 16);
     for (size_t i = 0; i < args->nkw; i++) {
         if (used[i] || !slice_equal(str_slice(args->kw[i].key), name)) continue;
         *out = args->kw[i].value;
@@ -164,7 +166,7 @@ static void bind_macro(struct jx *x, struct frame *f, const struct node *n,
         if (next < args->n) {
             value = args->v[next++];
         } else {
-            take_kwarg(args, used, t->symbols[p->symbol], &value);
+            take_kwarg(x, args, used, t->symbols[p->symbol], &value);
         }
         frame_set(x, f, p->symbol, value);
     }
@@ -177,7 +179,7 @@ static void bind_macro(struct jx *x, struct frame *f, const struct node *n,
         frame_set(x, f, p->symbol, value);
     }
     if (n->uses_caller && !own_caller) {
-        take_kwarg(args, used, slice_of("caller"), &caller);
+        take_kwarg(x, args, used, slice_of("caller"), &caller);
         if (caller.type == J_NONE) caller = jv_undef("No caller defined");
         frame_set(x, f, t->sym_caller, caller);
     }

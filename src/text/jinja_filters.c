@@ -154,7 +154,7 @@ static struct jv f_truncate(struct jx *x, struct jcall *c) {
     if ((int64_t)n <= length + leeway) return s;
     if (s.type != J_STR) jx_fail(x, "truncate needs a string");
     struct jv cut =
-        str_part(x, s.u.s, 0, str_offset(s.u.s, (size_t)(length - (int64_t)str_chars(end.u.s))));
+        str_part(x, s.u.s, 0, str_offset(x, s.u.s, (size_t)(length - (int64_t)str_chars(end.u.s))));
     if (!is_true(x, c->a[1])) {
         for (size_t at = cut.u.s->n; at > 0; at--) {
             if (cut.u.s->p[at - 1] != ' ') continue;
@@ -173,6 +173,7 @@ static struct jv f_wordcount(struct jx *x, struct jcall *c) {
     struct jstr *s = soft(x, c).u.s;
     int64_t n = 0;
     bool inside = false;
+    jx_steps(x, s->n / 16);
     for (size_t at = 0; at < s->n;) {
         uint32_t code;
         at += utf8_decode(s->p + at, s->n - at, &code);
@@ -375,6 +376,7 @@ static struct jv f_striptags(struct jx *x, struct jcall *c) {
         v = str_replace(x, v.u.s, str_text(x, entities[i][0]).u.s, str_text(x, entities[i][1]).u.s,
                         -1);
     }
+    v.u.s->markup = false;
     return v;
 }
 

@@ -155,7 +155,11 @@ struct jv f_first(struct jx *x, struct jcall *c) {
         if (iter_next(x, c->self.u.iter, &first)) return first;
         return jv_undef("No first item, sequence was empty.");
     }
-    if (c->self.type == J_STR && c->self.u.s->n > 0) return get_item(x, c->self, jv_int(0));
+    if (c->self.type == J_STR && c->self.u.s->n > 0) {
+        first = get_item(x, c->self, jv_int(0));
+        first.u.s->markup = false;
+        return first;
+    }
     struct jlist *l = items_of(x, c->self);
     return l->n ? l->v[0] : jv_undef("No first item, sequence was empty.");
 }
@@ -343,7 +347,8 @@ void wrap_line(struct jbuf *b, struct jstr *line, size_t width, bool split_long,
         buf_add_part(b, line, from, pending);
         column += pending;
         while (split_long && n > width) {
-            size_t room = column < width ? width - column : 1, cut = str_offset(word.u.s, room);
+            size_t room = column < width ? width - column : 1,
+                   cut = str_offset(b->x, word.u.s, room);
             buf_add_part(b, word.u.s, 0, cut);
             buf_add_str(b, newline);
             word = str_part(b->x, word.u.s, cut, word.u.s->n - cut);

@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/caps.h"
 #include "text/jinja_internal.h"
 
 struct spec {
@@ -14,8 +15,6 @@ struct spec {
     char grouping;
     int64_t width, precision; /* precision -1: none */
 };
-
-enum { MAX_WIDTH = 1 << 20, MAX_PRECISION = 400 };
 
 static void add_fill(struct jbuf *b, const struct spec *s, size_t n) {
     for (; n > 0; n--) {
@@ -76,9 +75,10 @@ static void add_number(struct jbuf *b, bool negative, const char *prefix, struct
     }
     group_digits(&text, digits, s->grouping, s->type && strchr("xXob", s->type) ? 4 : 3, width);
     str_add_text(&text, rest);
-    struct jv v =
-        str_make(b->x, arena_strndup(&b->x->arena, text.data, text.size), text.size, false);
-    str_free(&text);
+    size_t size = text.size;
+    char *own = arena_strndup(&b->x->arena, text.data, size);
+    str_free(&text); /* before anything that may fail */
+    struct jv v = str_make(b->x, own, size, false);
     add_padded(b, v.u.s, &outer, '>');
 }
 
@@ -93,7 +93,8 @@ static void add_int_number(struct jbuf *b, struct jv v, const struct spec *s) {
     if (negative) digits.data++, digits.size--;
     char prefix[3] = {0};
     if (s->alternate && base != 10) snprintf(prefix, sizeof prefix, "0%c", s->type);
-    while (s->precision > 0 && digits.size < (size_t)s->precision && s->precision < MAX_PRECISION) {
+    while (s->precision > 0 && digits.size < (size_t)s->precision &&
+           s->precision < CAP_TEMPLATE_PRECISION) {
         digits.data = arena_printf(&b->x->arena, "0%.*s", (int)digits.size, digits.data);
         digits.size++;
     }
@@ -103,7 +104,7 @@ static void add_int_number(struct jbuf *b, struct jv v, const struct spec *s) {
 static void add_float_number(struct jbuf *b, double f, const struct spec *s) {
     char text[800], how[16], type = s->type;
     int precision = s->precision < 0 ? 6 : (int)s->precision;
-    if (precision > MAX_PRECISION) jx_fail(b->x, "precision too large");
+    if (precision > CAP_TEMPLATE_PRECISION) jx_fail(b->x, "precision too large");
     if (isnan(f) || isinf(f)) {
         bool upper = type == 'F' || type == 'E' || type == 'G';
         strcpy(text, isnan(f) ? (upper ? "NAN" : "nan") : upper ? "INF" : "inf");
@@ -183,7 +184,7 @@ static int64_t percent_number(struct percent *p) {
     int64_t n = 0;
     while (p->at < p->fmt->n && isdigit((unsigned char)p->fmt->p[p->at])) {
         n = n * 10 + (p->fmt->p[p->at++] - '0');
-        if (n > MAX_WIDTH) jx_fail(p->x, "width too big");
+        if (n > CAP_TEMPLATE_WIDTH) jx_fail(p->x, "width too big");
     }
     return n;
 }
@@ -232,7 +233,7 @@ static void percent_convert(struct percent *p, struct jbuf *b, struct jv v, stru
     }
     struct jv text = buf_take(&t);
     if (s->precision >= 0) {
-        text = str_part(x, text.u.s, 0, str_offset(text.u.s, (size_t)s->precision));
+        text = str_part(x, text.u.s, 0, str_offset(x, text.u.s, (size_t)s->precision));
     }
     s->zero = false;
     add_padded(b, text.u.s, s, '>');
@@ -268,9 +269,9 @@ static void percent_item(struct percent *p, struct jbuf *b) {
     s.width = percent_number(p);
     if (s.width < 0) {
         left = true;
-        s.width = s.width == INT64_MIN ? MAX_WIDTH + 1 : -s.width;
+        s.width = s.width == INT64_MIN ? CAP_TEMPLATE_WIDTH + 1 : -s.width;
     }
-    if (s.width > MAX_WIDTH) jx_fail(x, "width too big");
+    if (s.width > CAP_TEMPLATE_WIDTH) jx_fail(x, "width too big");
     if (left) {
         s.align = '<';
         s.zero = false;
@@ -338,7 +339,7 @@ static void parse_spec(struct jx *x, struct slice t, struct spec *s) {
     }
     for (; at < t.size && isdigit((unsigned char)t.data[at]); at++) {
         s->width = s->width * 10 + (t.data[at] - '0');
-        if (s->width > MAX_WIDTH) jx_fail(x, "width too big");
+        if (s->width > CAP_TEMPLATE_WIDTH) jx_fail(x, "width too big");
     }
     if (at < t.size && (t.data[at] == ',' || t.data[at] == '_')) s->grouping = t.data[at++];
     if (at < t.size && t.data[at] == '.') {
@@ -348,7 +349,7 @@ static void parse_spec(struct jx *x, struct slice t, struct spec *s) {
         }
         for (; at < t.size && isdigit((unsigned char)t.data[at]); at++) {
             s->precision = s->precision * 10 + (t.data[at] - '0');
-            if (s->precision > MAX_WIDTH) jx_fail(x, "precision too big");
+            if (s->precision > CAP_TEMPLATE_WIDTH) jx_fail(x, "precision too big");
         }
     }
     if (at < t.size) s->type = t.data[at++];
@@ -374,7 +375,7 @@ void format_value(struct jbuf *b, struct jv v, struct slice text) {
         struct jv str = to_str(x, v.type == J_BOOL ? jv_int(v.u.b) : v);
         if (v.type == J_BOOL && s.width == 0 && !s.align) str = to_str(x, v);
         if (s.precision >= 0)
-            str = str_part(x, str.u.s, 0, str_offset(str.u.s, (size_t)s.precision));
+            str = str_part(x, str.u.s, 0, str_offset(x, str.u.s, (size_t)s.precision));
         if (s.zero && s.fill.type == J_MISSING) s.fill = str_text(x, "0");
         add_padded(b, str.u.s, &s, v.type == J_BOOL ? '>' : '<');
         return;

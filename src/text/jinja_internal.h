@@ -11,6 +11,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "base/map.h"
 #include "base/str.h"
 #include "text/jinja.h"
 
@@ -329,6 +330,7 @@ struct parser {
     const struct node *unknown; /* a filter or test that does not exist, not yet complained of */
     struct node *macro;         /* innermost macro or call block */
     size_t symbol_cap;
+    struct map symbols; /* name to index */
 };
 
 void parse_fail(struct parser *p, struct place place, const char *fmt, ...)
@@ -338,6 +340,7 @@ void jinja_lex(struct parser *p, struct slice source);
 void analyse_scopes(struct parser *p);
 
 void place_name(const struct jinja *t, struct place place, char *out, size_t size);
+void parse_room(struct parser *p, struct place place); /* fails once memory is used up */
 struct node *node_new(struct parser *p, enum node_kind kind, struct place place);
 int parse_symbol(struct parser *p, struct slice name);
 const struct token *parse_peek(struct parser *p, size_t ahead);
@@ -348,7 +351,6 @@ void parse_expect(struct parser *p, const char *text);
 void parse_enter(struct parser *p); /* one level deeper; p->depth-- leaves */
 struct node *parse_expression(struct parser *p, bool with_condition);
 struct node *parse_tuple(struct parser *p, bool with_condition, const char *end, bool parens);
-void parse_strict_slice(struct node *n);
 struct node *parse_target(struct parser *p, const char *end, bool with_namespace);
 struct node *parse_name_target(struct parser *p);
 struct node *parse_filter_chain(struct parser *p, struct node *inner, bool start_inline);
@@ -400,7 +402,8 @@ struct jv str_printv(struct jx *x, bool message, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 struct jv str_part(struct jx *x, const struct jstr *s, size_t from, size_t n); /* bytes */
 size_t str_chars(struct jstr *s);
-size_t str_offset(struct jstr *s, size_t chars); /* byte offset of a code point */
+/* Byte offset of a code point. */
+size_t str_offset(struct jx *x, struct jstr *s, size_t chars);
 bool str_marked(const struct jstr *s, size_t at);
 bool str_is(struct jv v, const char *text);
 struct slice str_slice(struct jv v);

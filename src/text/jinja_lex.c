@@ -41,6 +41,7 @@ static void emit(struct lexer *l, enum token_kind kind, size_t from, const char 
     struct tokens *ts = &l->p->tokens;
     if (ts->n == ts->cap) {
         size_t cap = ts->cap ? ts->cap * 2 : 256;
+        parse_room(l->p, place_of(l, from));
         struct token *v = arena_array(l->p->arena, cap, sizeof *v);
         if (ts->n) memcpy(v, ts->v, ts->n * sizeof *v);
         ts->v = v;

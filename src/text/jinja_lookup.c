@@ -163,7 +163,7 @@ struct jv get_item(struct jx *x, struct jv o, struct jv key) {
         if (v) return *v;
     }
     if (o.type == J_STR && index_in(x, key, str_chars(o.u.s), &at)) {
-        size_t from = str_offset(o.u.s, at);
+        size_t from = str_offset(x, o.u.s, at);
         size_t n = utf8_sequence_length(o.u.s->p + from, o.u.s->n - from);
         return str_part(x, o.u.s, from, n ? n : 1);
     }
@@ -220,8 +220,8 @@ struct jv get_slice(struct jx *x, struct jv o, const struct jv part[3]) {
         return (struct jv){J_RANGE, {.range = r}};
     }
     if (o.type == J_STR && step == 1) {
-        size_t from = str_offset(o.u.s, (size_t)start);
-        size_t to = count ? str_offset(o.u.s, (size_t)(start + count)) : from;
+        size_t from = str_offset(x, o.u.s, (size_t)start);
+        size_t to = count ? str_offset(x, o.u.s, (size_t)(start + count)) : from;
         return str_part(x, o.u.s, from, to - from);
     }
     struct jlist *l = o.type == J_STR ? try_items(x, o) : o.u.l;

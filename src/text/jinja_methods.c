@@ -24,8 +24,8 @@ static void bounds(struct jx *x, struct jstr *s, struct jv start, struct jv end,
     if (b < 0) b = b + n < 0 ? 0 : b + n;
     if (b > n) b = n;
     *empty = a > b || a > n;
-    *from = str_offset(s, (size_t)(a > n ? n : a));
-    *to = str_offset(s, (size_t)b);
+    *from = str_offset(x, s, (size_t)(a > n ? n : a));
+    *to = str_offset(x, s, (size_t)b);
 }
 
 static size_t chars_before(struct jstr *s, size_t at) {
@@ -48,6 +48,7 @@ static bool search(struct jx *x, struct jcall *c, bool last, size_t *at) {
     if (last && what.size == 0) found = to;
     for (size_t next = found; last && what.size && next != SIZE_MAX;) {
         found = next;
+        jx_steps(x, 1 + what.size / 64);
         next = str_find(hay, what, next + 1);
     }
     *at = found;
@@ -118,6 +119,7 @@ static bool has_affix(struct jx *x, struct jcall *c, bool end) {
     for (size_t i = 0; i < l->n; i++) {
         struct jstr *affix = method_str(x, l->v[i]);
         if (empty || affix->n > to - from) continue;
+        jx_steps(x, affix->n / 256);
         const char *at = end ? s->p + to - affix->n : s->p + from;
         if (affix->n == 0 || memcmp(at, affix->p, affix->n) == 0) return true;
     }

@@ -3,6 +3,12 @@
 
 #include "text/jinja_methods.h"
 
+/* What is made from Markup is Markup. */
+static struct jv like(const struct jstr *s, struct jv made) {
+    made.u.s->markup = s->markup;
+    return made;
+}
+
 static bool space_at(const struct jstr *s, size_t at, size_t *n) {
     uint32_t c;
     *n = utf8_decode(s->p + at, s->n - at, &c);
@@ -85,8 +91,9 @@ struct jv m_split(struct jx *x, struct jcall *c) {
     return l;
 }
 
-static size_t find_last(const struct jstr *s, size_t end, const struct jstr *what) {
+static size_t find_last(struct jx *x, const struct jstr *s, size_t end, const struct jstr *what) {
     for (size_t at = end; at >= what->n; at--) {
+        jx_steps(x, what->n / 64);
         if (memcmp(s->p + at - what->n, what->p, what->n) == 0) return at - what->n;
     }
     return SIZE_MAX;
@@ -103,7 +110,7 @@ struct jv m_rsplit(struct jx *x, struct jcall *c) {
     struct jv l = list_make(x, J_LIST, 0);
     size_t to = s->n;
     for (; max > 0; max--) {
-        size_t at = find_last(s, to, separator);
+        size_t at = find_last(x, s, to, separator);
         if (at == SIZE_MAX) break;
         list_add(x, l.u.l, str_part(x, s, at + separator->n, to - at - separator->n));
         to = at;
@@ -117,7 +124,7 @@ struct jv m_rsplit(struct jx *x, struct jcall *c) {
 static struct jv partition(struct jx *x, struct jcall *c, bool last) {
     struct jstr *s = c->self.u.s, *what = method_str(x, c->a[0]);
     if (what->n == 0) jx_fail(x, "empty separator");
-    size_t at = last ? find_last(s, s->n, what)
+    size_t at = last ? find_last(x, s, s->n, what)
                      : str_find((struct slice){s->p, s->n}, (struct slice){what->p, what->n}, 0);
     struct jv t = list_make(x, J_TUPLE, 3);
     jx_steps(x, s->n / 16);
@@ -130,7 +137,7 @@ static struct jv partition(struct jx *x, struct jcall *c, bool last) {
         return t;
     }
     list_add(x, t.u.l, str_part(x, s, 0, at));
-    list_add(x, t.u.l, c->a[0]);
+    list_add(x, t.u.l, like(s, str_part(x, what, 0, what->n)));
     list_add(x, t.u.l, str_part(x, s, at + what->n, s->n - at - what->n));
     return t;
 }
@@ -172,7 +179,7 @@ static struct jv pad(struct jx *x, struct jcall *c, char align) {
     for (int64_t i = 0; i < left; i++) buf_add_str(&b, fill);
     buf_add_str(&b, s);
     for (int64_t i = left; i < room; i++) buf_add_str(&b, fill);
-    return buf_take(&b);
+    return like(s, buf_take(&b));
 }
 
 struct jv m_ljust(struct jx *x, struct jcall *c) {
@@ -196,7 +203,7 @@ struct jv m_zfill(struct jx *x, struct jcall *c) {
     buf_add_part(&b, s, 0, sign);
     for (; n > 0; n--) buf_text(&b, "0", false);
     buf_add_part(&b, s, sign, s->n - sign);
-    return buf_take(&b);
+    return like(s, buf_take(&b));
 }
 
 struct jv m_expandtabs(struct jx *x, struct jcall *c) {
@@ -215,5 +222,5 @@ struct jv m_expandtabs(struct jx *x, struct jcall *c) {
         column += ((unsigned char)s->p[at] & 0xc0) != 0x80;
         if (s->p[at] == '\n' || s->p[at] == '\r') column = 0;
     }
-    return buf_take(&b);
+    return like(s, buf_take(&b));
 }

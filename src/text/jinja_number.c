@@ -288,6 +288,7 @@ void int_digits(struct jx *x, struct jv v, int base, bool upper, struct str *out
     }
     uint32_t *d = jx_alloc(x, (n + 1) * sizeof *d);
     char *text = jx_alloc(x, room + 1);
+    jx_steps(x, n * n / 8);
     if (n) memcpy(d, b.d, n * sizeof *d);
     while (n > 0) {
         uint64_t rest = 0;
@@ -304,8 +305,16 @@ void int_digits(struct jx *x, struct jv v, int base, bool upper, struct str *out
     str_add(out, text + at, room - at);
 }
 
+/* The only ints whose power to an exponent beyond 64 bits can be held. */
+static struct jv power_of_one(struct jx *x, struct jv base, struct jv exponent) {
+    int64_t i = base.type == J_BIG ? 2 : int_of(x, base);
+    if (i < -1 || i > 1 || exponent.u.big->negative) jx_fail(x, "a power too large");
+    if (i == -1 && (exponent.u.big->d[0] & 1) == 0) i = 1;
+    return jv_int(i);
+}
+
 static struct jv int_power(struct jx *x, struct jv base, struct jv exponent) {
-    if (exponent.type == J_BIG) jx_fail(x, "a power too large");
+    if (exponent.type == J_BIG) return power_of_one(x, base, exponent);
     int64_t e = int_of(x, exponent);
     if (e < 0) {
         double f = num_double(x, base);
@@ -322,13 +331,41 @@ static struct jv int_power(struct jx *x, struct jv base, struct jv exponent) {
     return result;
 }
 
+static int bits_of(const struct big *a) {
+    int bits = (int)a->n * 32;
+    for (; bits > 0 && (a->d[(bits - 1) / 32] >> ((bits - 1) % 32) & 1) == 0; bits--) continue;
+    return bits;
+}
+
+static struct jv shifted(struct jx *x, struct jv v, int bits) {
+    return num_binary(x, OP_MUL, v, num_binary(x, OP_POW, jv_int(2), jv_int(bits)));
+}
+
+/* a / b rounded once: from a quotient of 66 bits and whether anything is left. */
+static struct jv int_divide(struct jx *x, struct jv a, struct jv b) {
+    struct big l, r, q;
+    view_int(a, &l);
+    view_int(b, &r);
+    if (r.n == 0) jx_fail(x, "division by zero");
+    int bits = bits_of(&l), shift = 66 - (bits - bits_of(&r));
+    if (bits <= 53 && bits_of(&r) <= 53) return jv_float(num_double(x, a) / num_double(x, b));
+    bool negative = l.negative != r.negative;
+    if (l.negative) a = num_negate(x, a);
+    if (r.negative) b = num_negate(x, b);
+    if (shift > 0) a = shifted(x, a, shift);
+    if (shift < 0) b = shifted(x, b, -shift);
+    struct jv rest = num_binary(x, OP_MOD, a, b);
+    struct jv whole = shifted(x, num_binary(x, OP_FLOORDIV, a, b), 1);
+    if (num_compare(rest, jv_int(0)) != 0) whole = num_binary(x, OP_ADD, whole, jv_int(1));
+    view_int(whole, &q);
+    double f = ldexp(big_double(&q), -shift - 1);
+    if (isinf(f)) jx_fail(x, "integer division result too large for a float");
+    return jv_float(negative ? -f : f);
+}
+
 static struct jv int_binary(struct jx *x, enum op op, struct jv a, struct jv b) {
     if (op == OP_POW) return int_power(x, a, b);
-    if (op == OP_DIV) {
-        double g = num_double(x, b);
-        if (g == 0) jx_fail(x, "division by zero");
-        return jv_float(num_double(x, a) / g);
-    }
+    if (op == OP_DIV) return int_divide(x, a, b);
     if (a.type != J_BIG && b.type != J_BIG) {
         int64_t i = a.type == J_BOOL ? a.u.b : a.u.i, k = b.type == J_BOOL ? b.u.b : b.u.i, r;
         if (op == OP_ADD && !__builtin_add_overflow(i, k, &r)) return jv_int(r);
@@ -442,7 +479,7 @@ struct jv int_parse(struct jx *x, struct slice s, int base, bool *ok) {
     }
     bool any_base = base == 0, nonzero = false;
     if (any_base) base = 10;
-    if (base < 2 || base > 36 || s.size == 0 || s.size > 4300) return jv_int(0);
+    if (base < 2 || base > 36 || s.size == 0 || s.size > CAP_TEMPLATE_LITERAL) return jv_int(0);
     char *digits = jx_alloc(x, s.size + 1);
     size_t n = 0;
     for (size_t i = 0; i < s.size; i++) {
@@ -456,6 +493,7 @@ struct jv int_parse(struct jx *x, struct slice s, int base, bool *ok) {
     }
     if (any_base && n > 1 && digits[0] == '0' && nonzero) return jv_int(0);
     *ok = true;
+    jx_steps(x, n * n / 256);
     struct jv v = big_parse_decimal(&x->arena, (struct slice){digits, n}, base);
     return negative ? num_negate(x, v) : v;
 }

@@ -24,7 +24,14 @@ void parse_fail(struct parser *p, struct place place, const char *fmt, ...) {
     longjmp(p->fail, 1);
 }
 
+void parse_room(struct parser *p, struct place place) {
+    if (p->arena->used_bytes > CAP_TEMPLATE_MEMORY) {
+        parse_fail(p, place, "the template needs more than %u bytes", CAP_TEMPLATE_MEMORY);
+    }
+}
+
 struct node *node_new(struct parser *p, enum node_kind kind, struct place place) {
+    parse_room(p, place);
     struct node *n = arena_alloc(p->arena, sizeof *n);
     n->kind = kind;
     n->place = place;
@@ -33,9 +40,8 @@ struct node *node_new(struct parser *p, enum node_kind kind, struct place place)
 
 int parse_symbol(struct parser *p, struct slice name) {
     struct jinja *t = p->t;
-    for (size_t i = 0; i < t->symbol_count; i++) {
-        if (slice_equal(t->symbols[i], name)) return (int)i;
-    }
+    const int64_t *known = map_find(&p->symbols, name);
+    if (known) return (int)*known;
     if (t->symbol_count == CAP_TEMPLATE_NAMES) {
         parse_fail(p, parse_peek(p, 0)->place, "more than %d names", CAP_TEMPLATE_NAMES);
     }
@@ -48,6 +54,7 @@ int parse_symbol(struct parser *p, struct slice name) {
     }
     struct slice own = {arena_strndup(p->arena, name.data, name.size), name.size};
     t->symbols[t->symbol_count] = own;
+    map_add(&p->symbols, own, (int64_t)t->symbol_count);
     return (int)t->symbol_count++;
 }
 
@@ -188,7 +195,6 @@ static struct node *parse_for(struct parser *p, struct node *n) {
     n->a = parse_target(p, "in", false);
     parse_expect(p, "in");
     n->b = parse_tuple(p, false, "recursive", false);
-    parse_strict_slice(n->b);
     if (parse_skip(p, "if")) n->c = parse_expression(p, true);
     n->flag = parse_skip(p, "recursive");
     bool soft = p->soft;
@@ -212,7 +218,6 @@ static struct node *parse_if(struct parser *p, struct node *n) {
     for (struct node *branch = n;;) {
         branch->kind = N_IF;
         branch->a = parse_tuple(p, false, NULL, false);
-        parse_strict_slice(branch->a);
         p->unknown = NULL;
         branch->body = parse_statements(p, ends);
         if (parse_skip(p, "elif")) {
@@ -236,7 +241,6 @@ static struct node *parse_set(struct parser *p, struct node *n) {
     if (parse_skip(p, "=")) {
         n->kind = N_SET;
         n->b = parse_tuple(p, true, NULL, false);
-        parse_strict_slice(n->b);
         return n;
     }
     n->kind = N_SET_BLOCK;
@@ -405,7 +409,9 @@ int jinja_parse(const char *source, size_t size, const char *name, struct jinja 
     p->t = t;
     p->arena = &t->arena;
     p->err = err;
+    map_create(&p->symbols, 64);
     if (setjmp(p->fail)) {
+        map_free(&p->symbols);
         free(p);
         jinja_free(t);
         return IMP_ERR_TEMPLATE;
@@ -417,6 +423,7 @@ int jinja_parse(const char *source, size_t size, const char *name, struct jinja 
     t->sym_kwargs = parse_symbol(p, slice_of("kwargs"));
     t->body = parse_body(p, NULL);
     analyse_scopes(p);
+    map_free(&p->symbols);
     free(p);
     *out = t;
     return 0;

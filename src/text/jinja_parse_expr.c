@@ -225,26 +225,6 @@ static void check_target(struct parser *p, const struct node *n) {
     }
 }
 
-/* A slice that is the whole value of a statement is computed when it runs. */
-void parse_strict_slice(struct node *n) {
-    if (n->kind == N_ITEM) n->flag = false;
-}
-
-/* Whether jinja2 computes the value when it compiles; it is lenient with slices there. */
-static bool is_constant(const struct node *n, int depth) {
-    if (n == NULL) return true;
-    if (depth > CAP_TEMPLATE_STACK) return false;
-    if (n->kind == N_NAME || n->kind == N_CALL || n->dyn_args || n->dyn_kwargs) return false;
-    for (const struct node *c = n->list; c; c = c->next) {
-        if (!is_constant(c, depth + 1)) return false;
-    }
-    for (const struct node *c = n->kwargs; c; c = c->next) {
-        if (!is_constant(c->a, depth + 1)) return false;
-    }
-    return is_constant(n->a, depth + 1) && is_constant(n->b, depth + 1) &&
-           is_constant(n->c, depth + 1);
-}
-
 struct node *parse_target(struct parser *p, const char *end, bool with_namespace) {
     struct node *first = NULL, **tail = &first;
     bool is_tuple = false;
@@ -317,7 +297,7 @@ static struct jv number_value(struct parser *p, const struct token *t) {
         base = k == 'x' ? 16 : k == 'o' ? 8 : 2;
         s = (struct slice){s.data + 2, s.size - 2};
     }
-    if (s.size > CAP_TEMPLATE_DIGITS) parse_fail(p, t->place, "a number of too many digits");
+    if (s.size > CAP_TEMPLATE_LITERAL) parse_fail(p, t->place, "a number of too many digits");
     return big_parse_decimal(p->arena, s, base);
 }
 
@@ -331,7 +311,7 @@ static struct node *parse_strings(struct parser *p) {
         if (text.size) memcpy(both, text.data, text.size);
         if (more.size) memcpy(both + text.size, more.data, more.size);
         text = (struct slice){both, text.size + more.size};
-        if (p->t->arena.used_bytes > CAP_TEMPLATE_MEMORY) parse_fail(p, n->place, "too large");
+        parse_room(p, n->place);
         p->at++;
     }
     n->value = const_str(p, text);
@@ -427,7 +407,6 @@ static struct node *parse_subscript(struct parser *p, struct node *o) {
         n->b = node_new(p, N_TUPLE, n->place);
         n->b->list = first;
     }
-    n->flag = n->b->kind == N_SLICE && is_constant(n, 0);
     return n;
 }
 

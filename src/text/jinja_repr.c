@@ -383,7 +383,7 @@ struct jv to_json(struct jx *x, struct jv v, struct jcall *c) {
     } else if (style.pretty) {
         int64_t n = int_of(x, indent);
         buf_init(&b, x);
-        if (n > 10000) jx_fail(x, "an indent too large");
+        if (n > CAP_TEMPLATE_INDENT) jx_fail(x, "an indent too large");
         for (int64_t i = 0; i < n; i++) buf_text(&b, " ", false);
         style.indent = buf_take(&b).u.s;
     }

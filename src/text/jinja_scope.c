@@ -56,19 +56,59 @@ static void store(struct analysis *a, struct scope *s, int symbol, bool in_if) {
     s->hidden.v[s->hidden.n++] = symbol;
 }
 
-static void visit_expr(struct analysis *a, struct scope *s, const struct node *n) {
+/* Filters that see the rendering; jinja2 never runs them early. */
+static bool needs_context(const struct node *n) {
+    static const char *const names[] = {"map", "select", "reject", "selectattr", "rejectattr"};
+    for (size_t i = 0; n->kind == N_FILTER && i < sizeof names / sizeof *names; i++) {
+        if (str_is(n->value, names[i])) return true;
+    }
+    return n->kind == N_CALL || n->kind == N_NAME || n->kind == N_NSREF;
+}
+
+/* What stands behind an operator of a comparison. */
+static bool is_operand(const struct node *n) {
+    return n->kind == N_COMPARE && n->list == NULL;
+}
+
+/* jinja2 computes constants when it compiles, and there a slice of what has none is undefined where
+ * it would be an error in a rendering. */
+static void be_lenient(struct node *n) {
     if (n == NULL) return;
+    if (n->kind == N_ITEM && n->b->kind == N_SLICE) n->flag = true;
+    if (is_operand(n)) be_lenient(n->a);
+    if (n->kind != N_LIST && n->kind != N_TUPLE && n->kind != N_DICT) return;
+    for (struct node *c = n->list; c; c = c->next) be_lenient(c);
+}
+
+/* True: a constant. */
+static bool visit_expr(struct analysis *a, struct scope *s, struct node *n) {
+    if (n == NULL) return true;
     if (++a->depth > CAP_TEMPLATE_STACK)
         parse_fail(a->p, n->place, "an expression nested too deeply");
     if (n->kind == N_NAME || n->kind == N_NSREF) load(s, n->symbol);
-    if (n->kind != N_NAME) visit_expr(a, s, n->a);
-    visit_expr(a, s, n->b);
-    visit_expr(a, s, n->c);
-    for (const struct node *c = n->list; c; c = c->next) visit_expr(a, s, c);
-    for (const struct node *c = n->kwargs; c; c = c->next) visit_expr(a, s, c->a);
+    bool constant = !needs_context(n), early = false;
+    if (n->kind != N_NAME) constant &= visit_expr(a, s, n->a);
+    constant &= visit_expr(a, s, n->b);
+    constant &= visit_expr(a, s, n->c);
+    for (struct node *c = n->list; c; c = c->next) {
+        bool one = visit_expr(a, s, c);
+        if (one && n->kind == N_OUTPUT) be_lenient(c);
+        constant &= one;
+    }
+    for (struct node *c = n->kwargs; c; c = c->next) constant &= visit_expr(a, s, c->a);
+    if (n->dyn_args || n->dyn_kwargs) constant = false;
     visit_expr(a, s, n->dyn_args);
     visit_expr(a, s, n->dyn_kwargs);
+    early =
+        constant && !is_operand(n) && n->kind != N_LIST && n->kind != N_TUPLE && n->kind != N_DICT;
+    if (early) {
+        be_lenient(n->a);
+        be_lenient(n->b);
+        be_lenient(n->c);
+        for (struct node *c = n->list; c; c = c->next) be_lenient(c);
+    }
     a->depth--;
+    return constant;
 }
 
 static void visit_target(struct analysis *a, struct scope *s, const struct node *n, bool in_if,

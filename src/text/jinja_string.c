@@ -29,6 +29,7 @@ struct jv str_printv(struct jx *x, bool message, const char *fmt, ...) {
 
 struct jv str_part(struct jx *x, const struct jstr *s, size_t from, size_t n) {
     struct jv v = str_make(x, s->p + from, n, s->message);
+    jx_steps(x, n / 256); /* its marks and characters may have to be looked through */
     if (s->marks) {
         v.u.s->marks = s->marks + from;
         if (n == 0 || memchr(v.u.s->marks, !v.u.s->marks[0], n) == NULL) {
@@ -52,8 +53,9 @@ size_t str_chars(struct jstr *s) {
     return n;
 }
 
-size_t str_offset(struct jstr *s, size_t chars) {
+size_t str_offset(struct jx *x, struct jstr *s, size_t chars) {
     if (str_chars(s) == s->n) return chars < s->n ? chars : s->n;
+    jx_steps(x, chars / 64);
     size_t at = 0;
     for (; chars > 0 && at < s->n; chars--) {
         size_t len = utf8_sequence_length(s->p + at, s->n - at);

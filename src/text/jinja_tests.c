@@ -2,6 +2,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "base/caps.h"
 #include "text/jinja_internal.h"
 
 static struct jv arithmetic(struct jx *x, struct jv a, int64_t by) {
@@ -138,8 +139,6 @@ const struct jbuiltin *test_find(struct slice name) {
 
 /* ---- globals ---- */
 
-enum { MAX_RANGE = 100000 }; /* the sandbox's */
-
 static struct jv g_range(struct jx *x, struct jcall *c) {
     struct jrange *r = jx_alloc(x, sizeof *r);
     *r = (struct jrange){0, int_of(x, c->a[0]), 1, 0};
@@ -153,7 +152,8 @@ static struct jv g_range(struct jx *x, struct jcall *c) {
     if (r->step > 0 && r->stop > r->start) span = (uint64_t)r->stop - (uint64_t)r->start;
     if (r->step < 0 && r->stop < r->start) span = (uint64_t)r->start - (uint64_t)r->stop;
     uint64_t n = span ? (span - 1) / step + 1 : 0;
-    if (n > MAX_RANGE) jx_fail(x, "Range too big: the sandbox blocks ranges over %d", MAX_RANGE);
+    if (n > CAP_TEMPLATE_RANGE)
+        jx_fail(x, "Range too big: the sandbox blocks ranges over %d", CAP_TEMPLATE_RANGE);
     r->n = (size_t)n;
     return (struct jv){J_RANGE, {.range = r}};
 }

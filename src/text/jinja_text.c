@@ -83,6 +83,7 @@ static size_t line_end(const char *p, size_t n) {
 struct jv str_lines(struct jx *x, struct jstr *s, bool keep_ends) {
     struct jv l = list_make(x, J_LIST, 0);
     size_t from = 0;
+    jx_steps(x, s->n / 16);
     for (size_t at = 0; at < s->n;) {
         size_t end = line_end(s->p + at, s->n - at);
         if (end) {

@@ -62,6 +62,7 @@ struct jv dict_make(struct jx *x) {
 static uint64_t hash_of(struct jx *x, struct jv v) {
     switch (v.type) {
     case J_STR:
+        jx_steps(x, v.u.s->n / 256);
         return XXH3_64bits_withSeed(v.u.s->p, v.u.s->n, (uint64_t)(uintptr_t)x);
     case J_NONE:
         return 0x9e3779b97f4a7c15u;
@@ -270,7 +271,10 @@ bool equal(struct jx *x, struct jv a, struct jv b) {
     if (is_number(a) && is_number(b)) return num_compare(a, b) == 0;
     if (a.type != b.type) return false;
     if (a.type == J_NONE || a.type == J_UNDEF || a.type == J_MISSING) return true;
-    if (a.type == J_STR) return slice_equal(str_slice(a), str_slice(b));
+    if (a.type == J_STR) {
+        if (a.u.s->n == b.u.s->n) jx_steps(x, a.u.s->n / 256);
+        return slice_equal(str_slice(a), str_slice(b));
+    }
     if (a.type == J_RANGE) return equal_ranges(a.u.range, b.u.range);
     if (a.type == J_METHOD)
         return a.u.method->fn == b.u.method->fn && equal(x, a.u.method->self, b.u.method->self);
@@ -300,6 +304,7 @@ int compare(struct jx *x, struct jv a, struct jv b, const char *op) {
     if (a.type != b.type) not_comparable(x, a, b, op);
     if (a.type == J_STR) {
         size_t n = a.u.s->n < b.u.s->n ? a.u.s->n : b.u.s->n;
+        jx_steps(x, n / 256);
         int c = n ? memcmp(a.u.s->p, b.u.s->p, n) : 0; /* UTF-8 sorts as its code points */
         if (c == 0) c = (a.u.s->n > b.u.s->n) - (a.u.s->n < b.u.s->n);
         return (c > 0) - (c < 0);

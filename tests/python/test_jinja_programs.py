@@ -2,7 +2,9 @@
 
 Two kinds: programs of the generator that made tests/data/jinja, under other seeds; and a matrix of
 every filter, test, method and operator over the same values. IMP_JINJA_PROGRAMS: how many of each
-(800). IMP_JINJA_SEED.
+(800). IMP_JINJA_SEED: other seeds may find the differences that are known, a few in ten thousand:
+slices of constants of types without slices, where jinja2's compiler is lenient and its generated
+code is not.
 """
 import json
 import os
@@ -23,7 +25,10 @@ COUNT = int(os.environ.get("IMP_JINJA_PROGRAMS", "800"))
 SEED = int(os.environ.get("IMP_JINJA_SEED", "20261124"))
 ADDRESS = re.compile(r" at 0x[0-9a-f]{6,}", re.I)
 
-pytestmark = pytest.mark.skipif(not os.access(TOOL, os.X_OK), reason=f"{TOOL} is not there")
+MOST = int(os.environ.get("IMP_JINJA_SHOWN", "10"))
+
+pytestmark = [pytest.mark.skipif(not os.access(TOOL, os.X_OK), reason=f"{TOOL} is not there"),
+              pytest.mark.filterwarnings("ignore::SyntaxWarning")]
 
 
 def fresh():
@@ -52,9 +57,6 @@ def compare(sources, tmp_path):
         if got.get("text") != want:
             bad.append(f"{ascii(source)}\n  jinja2 {ascii(want)[:200]}\n  imp    {ascii(got)[:200]}")
     assert not bad, f"{len(bad)} of {len(sources)} differ\n" + "\n".join(bad[:MOST])
-
-
-MOST = int(os.environ.get("IMP_JINJA_SHOWN", "10"))
 
 
 def test_fresh_programs(tmp_path):

@@ -22,15 +22,18 @@ static int make_folder(void **state) {
 }
 
 static const char *const files[] = {"chat_template.jinja", "tokenizer_config.json",
-                                    "special_tokens_map.json"};
+                                    "special_tokens_map.json", "chat_template.json",
+                                    "additional_chat_templates/tool_use.jinja"};
 
 static int remove_folder(void **state) {
     (void)state;
     char path[128];
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof files / sizeof *files; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, files[i]);
         unlink(path);
     }
+    snprintf(path, sizeof path, "%s/additional_chat_templates", folder);
+    rmdir(path);
     return rmdir(folder);
 }
 
@@ -120,8 +123,51 @@ static void test_named_list(void **state) {
 static void test_file_first(void **state) {
     (void)state;
     write_file("tokenizer_config.json", "{\"chat_template\": \"config\", \"bos_token\": \"<s>\"}");
+    write_file("chat_template.json", "{\"chat_template\": \"processor\"}");
+    expect(HELLO, NULL, "config");
     write_file("chat_template.jinja", "file{{ bos_token }}\n");
     expect(HELLO, NULL, "file<s>");
+    write_file("tokenizer_config.json", "{\"bos_token\": \"<s>\"}");
+    expect(HELLO, NULL, "file<s>");
+}
+
+static void test_processor_file(void **state) {
+    (void)state;
+    write_file("tokenizer_config.json", "{\"bos_token\": \"<s>\"}");
+    write_file("chat_template.json", "{\"chat_template\": \"processor{{ bos_token }}\"}");
+    expect(HELLO, NULL, "processor<s>");
+}
+
+static void test_additional_file(void **state) {
+    (void)state;
+    char path[128];
+    snprintf(path, sizeof path, "%s/additional_chat_templates", folder);
+    assert_int_equal(mkdir(path, 0700), 0);
+    write_file("chat_template.jinja", "D");
+    write_file("additional_chat_templates/tool_use.jinja", "T{{ tools|length }}");
+    expect(HELLO, NULL, "D");
+    expect("{\"messages\": [], \"tools\": [{\"a\": 1}]}", NULL, "T1");
+}
+
+/* The usual roles count as the template's: "<|" + role + "|>" is one token. Others do not. */
+static void test_roles(void **state) {
+    (void)state;
+    const char *json = "{\"messages\": [{\"role\": \"user\"}, {\"role\": \"end\"}]}";
+    struct chat *chat = NULL;
+    struct jinja_output out = {0};
+    yyjson_doc *doc = yyjson_read(json, strlen(json), 0);
+    struct chat_request r = {.messages = yyjson_obj_get(yyjson_doc_get_root(doc), "messages"),
+                             .template_source = "{% for m in messages %}<|{{ m.role }}|>"
+                                                "{% endfor %}"};
+    assert_int_equal(chat_load(folder, &chat, NULL), 0);
+    assert_int_equal(chat_render(chat, &r, &out, NULL), 0);
+    assert_string_equal(out.text.data, "<|user|><|end|>");
+    assert_int_equal(out.run_count, 3);
+    assert_int_equal(out.runs[0].bytes, 10);
+    assert_true(!out.runs[0].message && out.runs[1].message);
+    jinja_output_free(&out);
+    chat_free(chat);
+    yyjson_doc_free(doc);
 }
 
 static void test_broken_files(void **state) {
@@ -204,11 +250,13 @@ static void test_origin(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_none),         TEST(test_string),
-        TEST(test_named_list),   TEST(test_file_first),
-        TEST(test_broken_files), TEST(test_clock),
-        TEST(test_kwargs),       TEST(test_JJ07_kwargs_replace_nothing),
-        TEST(test_bad_requests), TEST(test_origin),
+        TEST(test_none),           TEST(test_string),
+        TEST(test_named_list),     TEST(test_file_first),
+        TEST(test_broken_files),   TEST(test_clock),
+        TEST(test_kwargs),         TEST(test_JJ07_kwargs_replace_nothing),
+        TEST(test_bad_requests),   TEST(test_origin),
+        TEST(test_processor_file), TEST(test_additional_file),
+        TEST(test_roles),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
