@@ -7,6 +7,11 @@ const struct command command_table[] = {
     {"run", IN_RUN, "MODEL", 1, 1, "chat in the terminal, or answer one prompt",
      "Opens MODEL and chats with it. With -p, or when standard input is a pipe, one answer is "
      "written to standard output and nothing else. Ctrl-C ends an answer, Ctrl-D the chat.\n\n"
+     "What a model thinks before it answers is not part of the answer: on a terminal it is folded "
+     "into a line that counts its tokens, --show-reasoning or /think shows it. Tool calls are "
+     "shown "
+     "on standard error, and with --json as `tool_calls`. The model's chat template tells how both "
+     "are marked; the setting text.reply_format overrides it, and with --raw all is text.\n\n"
      "In a chat, /help lists what can be said to imp itself.",
      "imp run models/smollm2-nvfp4\n"
      "imp run models/smollm2-nvfp4 -p \"Why is the sky blue?\"\n"

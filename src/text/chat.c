@@ -86,7 +86,8 @@ static int take_config(struct chat *chat, const char *path, struct imp_error *er
     return rc;
 }
 
-static int take_file(const char *path, struct jinja **out, struct imp_error *err) {
+static int take_file(struct chat *chat, const char *path, struct jinja **out,
+                     struct imp_error *err) {
     struct str text = {0};
     if (!file_exists(path)) return 0;
     int rc = file_read(path, CAP_TEMPLATE_BYTES, &text, err);
@@ -111,9 +112,9 @@ int chat_load(const char *folder, struct chat **out, struct imp_error *err) {
     struct chat *chat = mem_zero(1, sizeof *chat);
     chat->folder = mem_strndup(folder, strlen(folder));
     join_path(path, sizeof path, folder, "chat_template.jinja");
-    int rc = take_file(path, &chat->normal, err);
+    int rc = take_file(chat, path, &chat->normal, err);
     join_path(path, sizeof path, folder, "additional_chat_templates/tool_use.jinja");
-    if (rc == 0 && chat->normal) rc = take_file(path, &chat->tool_use, err);
+    if (rc == 0 && chat->normal) rc = take_file(chat, path, &chat->tool_use, err);
     join_path(path, sizeof path, folder, "tokenizer_config.json");
     if (rc == 0) rc = take_config(chat, path, err);
     join_path(path, sizeof path, folder, "chat_template.json"); /* beside a processor */

@@ -124,6 +124,7 @@ struct reply {
     bool list; /* Mistral: in [ ] */
 
     /* XML */
+    yyjson_val *tool; /* that is called, or NULL */
     bool has_parameter;
     unsigned types;
     bool first_byte;  /* of a value */
@@ -167,7 +168,7 @@ enum call_step reply_header_byte(struct reply *r, char c);
 yyjson_val *reply_find_tool(const struct reply *r, struct slice name);
 /* A value as Python prints it, as JSON in *out; false if it is not one. */
 bool reply_python_to_json(struct slice text, struct str *out);
-/* What a parameter of a tool may be. Unknown ones are strings. */
-unsigned reply_parameter_types(const struct reply *r, struct slice tool, struct slice parameter);
+/* What a parameter of a tool may be. Unknown ones are strings; tool may be NULL. */
+unsigned reply_parameter_types(yyjson_val *tool, struct slice parameter);
 
 #endif

@@ -71,10 +71,9 @@ static unsigned types_of_schema(yyjson_val *schema) {
     return types ? types : TYPE_ANY;
 }
 
-unsigned reply_parameter_types(const struct reply *r, struct slice tool, struct slice parameter) {
-    yyjson_val *function = reply_find_tool(r, tool);
-    yyjson_val *schema = yyjson_obj_get(function, "parameters");
-    if (schema == NULL) schema = yyjson_obj_get(function, "input_schema");
+unsigned reply_parameter_types(yyjson_val *tool, struct slice parameter) {
+    yyjson_val *schema = yyjson_obj_get(tool, "parameters");
+    if (schema == NULL) schema = yyjson_obj_get(tool, "input_schema");
     yyjson_val *properties = yyjson_obj_get(schema, "properties");
     yyjson_val *own = yyjson_obj_getn(properties, parameter.data, parameter.size);
     return own ? types_of_schema(own) : TYPE_STRING;
@@ -241,6 +240,7 @@ static enum call_step name_byte(struct reply *r, char c) {
         return reply_collect(&r->name, c, CAP_REPLY_NAME) ? CALL_MORE : CALL_BROKEN;
     }
     if (r->name.size == 0) return CALL_BROKEN;
+    r->tool = reply_find_tool(r, slice_str(&r->name));
     reply_begin_call(r);
     reply_arguments_text(r, "{");
     r->place = XML_NEXT;
@@ -254,7 +254,7 @@ static enum call_step parameter_byte(struct reply *r, char c) {
     }
     struct slice key = slice_str(&r->early);
     if (key.size == 0) return CALL_BROKEN;
-    r->types = reply_parameter_types(r, slice_str(&r->name), key);
+    r->types = reply_parameter_types(r->tool, key);
     if (r->has_parameter) reply_arguments_text(r, ", ");
     add_string(r, key);
     reply_arguments_text(r, ": ");

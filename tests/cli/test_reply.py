@@ -49,6 +49,13 @@ def test_a_pipe_gets_the_answer_alone(say, run):
     assert (result.returncode, result.stdout, result.stderr) == (0, b"It is **4**.\n", b"")
 
 
+@pytest.mark.parametrize("tag", ["</think>", ("</think>",)])
+def test_the_tag_is_found_special_or_not(say, run, tag):
+    """Qwen's </think> is an added token that is not special; other tokenizers make it one."""
+    model = say(QWEN, ["Let me think.", tag, "It is **4**."], after="\n")
+    assert run(model).stdout == b"It is **4**.\n"
+
+
 def test_reasoning_is_shown_on_demand_and_in_json(say, run):
     model = say(QWEN, THOUGHT, after="\n")
     shown = run(model, "--show-reasoning")

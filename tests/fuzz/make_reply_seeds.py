@@ -30,6 +30,8 @@ SEEDS = [
      'to=functions.f <|constrain|>json<|message|>{"a": "<"}<|call|>'),
     (HARMONY + START, ' to=functions.f<|channel|>commentary json<|message|>{}<|call|><|start|>assistant<|channel|>'
      'final<|message|>Yes.<|return|>'),
+    (HERMES, '<tool_call>{"name": "f", "arguments": {"a": ' + "[" * 255 + "]" * 255 + "}}</tool_call>"),
+    (GEMMA4, "<|tool_call>call:f" + "{a:" * 256 + "1" + "}" * 256 + "<tool_call|>"),
 ]
 
 

@@ -388,8 +388,70 @@ static void slow_reader_stalls_itself_only(void **state) {
     imp_close(engine);
 }
 
+/* The text of one kind of part, from its events. */
+static void read_parts(struct imp_engine *engine, const struct imp_request *r, imp_part kind,
+                       char *text, size_t room) {
+    struct imp_stream *stream;
+    struct imp_event event;
+    size_t used = 0;
+    int tokens = 0;
+    assert_int_equal(imp_submit(engine, r, 1, &stream, NULL), 0);
+    do {
+        assert_int_equal(imp_next(stream, 60000, &event), 1);
+        tokens += event.kind == IMP_EVENT_TOKEN;
+        if (event.text_bytes == 0) continue;
+        assert_int_equal(event.part, kind);
+        assert_true(used + event.text_bytes < room);
+        memcpy(text + used, event.text, event.text_bytes);
+        used += event.text_bytes;
+    } while (event.kind != IMP_EVENT_DONE);
+    assert_int_equal(event.generated_tokens, tokens);
+    assert_int_equal(imp_next(stream, 1000, &event), 0);
+    text[used] = 0;
+    imp_release(stream);
+}
+
+/* Taking a reply apart changes no byte of it, and allocates nothing in a step. */
+static void parts_are_the_same_text(void **state) {
+    (void)state;
+    static char whole[65536], content[65536], reasoning[65536];
+    static const char template[] = "<tool_call></think>";
+    const char *none[] = {NULL};
+    struct imp_engine *engine = open_with(models[0], none);
+    struct imp_info info;
+    int32_t *ids;
+    size_t count;
+    assert_int_equal(imp_tokenize(engine, "go on", 5, 0, &ids, &count, NULL), 0);
+    struct imp_request r = request_of(engine, ids, (int)count);
+    r.max_tokens = 200;
+    read_parts(engine, &r, IMP_PART_CONTENT, whole, sizeof whole);
+    r.reply_parts = 1;
+    r.chat_template = template;
+    read_parts(engine, &r, IMP_PART_CONTENT, content, sizeof content);
+    assert_string_equal(content, whole);
+    imp_free(ids);
+    assert_int_equal(imp_tokenize(engine, "go on <think>", 13, 0, &ids, &count, NULL), 0);
+    r.prompt = ids;
+    r.prompt_tokens = count;
+    read_parts(engine, &r, IMP_PART_REASONING, reasoning, sizeof reasoning);
+    r.reply_parts = 0;
+    read_parts(engine, &r, IMP_PART_CONTENT, whole, sizeof whole);
+    const char *text = whole + strspn(whole, "\n"); /* newlines before it belong to no part */
+    assert_string_equal(reasoning, text);
+    r.reply_parts = 1;
+    r.tools = "{}";
+    struct imp_error err = {0};
+    struct imp_stream *stream;
+    assert_int_equal(imp_submit(engine, &r, 1, &stream, &err), IMP_ERR_REQUEST);
+    imp_info_get(engine, &info);
+    assert_int_equal(info.step_allocations, 0);
+    imp_free(ids);
+    imp_close(engine);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(parts_are_the_same_text),
         cmocka_unit_test(fast_path_is_one_arithmetic),
         cmocka_unit_test(reference_is_one_arithmetic),
         cmocka_unit_test(prompt_logits_are_the_same_rows),
