@@ -81,6 +81,12 @@ def expand_nvfp4(packed, scale_bytes, multiplier):
     return (unit.astype(np.float64) * float(multiplier)).astype(np.float32)
 
 
+def expand_mxfp4(blocks, scales):
+    """[E, N, K/32, 16] codes and [E, N, K/32] E8M0 exponents -> [E, K, N]; exact in fp32."""
+    unit = codes_to_values(blocks) * np.exp2(scales.astype(np.float32) - 127)[..., None]
+    return np.swapaxes(unit.reshape(unit.shape[:2] + (-1,)), 1, 2)
+
+
 def expand_folder(folder):
     """name -> fp32 array, under the names an unquantised checkpoint has."""
     tensors, out = read_folder(folder), {}
@@ -94,6 +100,11 @@ def expand_folder(folder):
             path = name[:-len(".weight")]
             multiplier = tensors[path + ".weight_scale_2"][1].reshape(-1)[0]
             out[name] = expand_nvfp4(data, tensors[path + ".weight_scale"][1], multiplier)
+        elif name.endswith("_blocks"):
+            # gpt-oss: rows are outputs, while its plain tensors are [E, inputs, outputs].
+            out[name[:-len("_blocks")]] = expand_mxfp4(data, tensors[name[:-6] + "scales"][1])
+        elif name.endswith("_scales"):
+            continue
         elif name.endswith((".weight_scale", ".weight_scale_2", ".weight_global_scale",
                             ".input_scale", ".input_global_scale")):
             continue

@@ -50,6 +50,9 @@ def read(folder, arrays, dtype=torch.float32):
     (experts stacked, prefixes); the arrays go through a folder of their own."""
     from safetensors.numpy import save_file
     config = config_of(folder)
+    if any(n.endswith("lm_head.weight") for n in arrays):
+        # mistral3's class ties by default, its files do not say and have a head of their own.
+        config.tie_word_embeddings = config.get_text_config().tie_word_embeddings = False
     with tempfile.TemporaryDirectory() as work:
         save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()},
                   f"{work}/model.safetensors", {"format": "pt"})

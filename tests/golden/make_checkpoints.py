@@ -18,6 +18,7 @@ import transformers
 
 import families
 import hf
+import layouts
 
 HERE = pathlib.Path(__file__).resolve().parent
 MODELS = HERE.parent / "data" / "models"
@@ -96,6 +97,9 @@ def tiny_model(fields, seed):
 
 def family_model(fields, seed):
     config = transformers.AutoConfig.for_model(**fields)
+    if fields["model_type"] == "mistral3":
+        # These files do not speak of tying and have a head; the class ties by default.
+        config.tie_word_embeddings = config.text_config.tie_word_embeddings = False
     model = hf.auto_class(config).from_config(config, dtype=torch.bfloat16)
     return families.fill(model, seed)
 
@@ -145,8 +149,10 @@ def write_all(make_model, base, folder, tools, tokenizer, samples, config=None):
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
         return target
-    source = fresh(base)
+    source, family = fresh(base), base.removeprefix("tiny-")
     make_model().save_pretrained(source)
+    if family in layouts.PLAIN:
+        layouts.rewrite(source, layouts.PLAIN[family])
     if config:
         (source / "config.json").write_text(json.dumps(config, indent=1) + "\n")
     finish(source, tokenizer, bool(config))
@@ -162,6 +168,8 @@ def write_all(make_model, base, folder, tools, tokenizer, samples, config=None):
             by_llmcompressor(reload(), tool.upper(), samples, target,
                              families.IGNORE if config else ["lm_head"])
         finish(target, tokenizer, bool(config))
+    for suffix, change, quantization in layouts.DERIVED.get(family, []):
+        layouts.derive(source, f"{base}-{suffix}", change, quantization)
 
 
 def random_ids(vocab, count, length, seed):

@@ -164,12 +164,21 @@ static void policy(void **state) {
         {"model.layers.10.mlp.down_proj.weight", 48, true},
         {"model.layers.3.mlp.experts.7.up_proj.weight", 64, true},
         {"model.layers.3.block_sparse_moe.experts.7.w2.weight", 64, true},
-        {"model.layers.3.linear_attn.in_proj_qkv.weight", 64, true},
+        {"language_model.model.layers.3.self_attn.o_proj.weight", 64, true},
         {"model.language_model.layers.3.mlp.gate_proj.weight", 64, true},
         {"model.layers.0.mlp.gate_proj.weight", 24, false}, /* not whole blocks */
         {"model.layers.0.mlp.gate.weight", 64, false},      /* router */
         {"model.layers.0.mlp.shared_expert_gate.weight", 64, false},
         {"model.layers.3.linear_attn.in_proj_a.weight", 64, false},
+        {"model.layers.3.linear_attn.in_proj_qkv.weight", 64, false},
+        {"model.layers.3.linear_attn.out_proj.weight", 64, false},
+        {"model.layers.0.mlp.router.weight", 64, false},
+        {"model.language_model.layers.0.router.proj.weight", 64, false},
+        {"model.language_model.layers.0.per_layer_input_gate.weight", 64, false},
+        {"model.language_model.layers.0.per_layer_projection.weight", 64, false},
+        {"model.language_model.per_layer_model_projection.weight", 64, false},
+        {"model.language_model.embed_tokens_per_layer.weight", 64, false},
+        {"model.embed_vision.embedding_projection.weight", 64, false},
         {"model.layers.0.input_layernorm.weight", 64, false},
         {"model.embed_tokens.weight", 64, false},
         {"lm_head.weight", 64, false},
@@ -196,6 +205,28 @@ static void policy(void **state) {
     assert_string_not_equal(a.data, b.data);
     str_free(&a);
     str_free(&b);
+}
+
+static void input_names(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.q_proj"},
+        {"model.layers.1.mlp.experts.7.up_proj.weight", "model.layers.1.mlp.experts.7.in"},
+        {"model.layers.1.mlp.experts.12.gate_proj.weight", "model.layers.1.mlp.experts.12.in"},
+        {"model.layers.1.mlp.experts.7.down_proj.weight", "model.layers.1.mlp.experts.7.out"},
+        {"model.layers.1.block_sparse_moe.experts.3.w2.weight",
+         "model.layers.1.block_sparse_moe.experts.3.out"},
+        {"model.layers.1.mlp.shared_expert.down_proj.weight",
+         "model.layers.1.mlp.shared_expert.down_proj"},
+        {"w1.weight", "w1"},
+    };
+    struct str name = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct source_tensor t = matrix(cases[i][0], 32, 64);
+        policy_input(&t, &name);
+        assert_string_equal(name.data, cases[i][1]);
+    }
+    str_free(&name);
 }
 
 /* ---- moments ---- */
@@ -527,6 +558,99 @@ static void not_finite(void **state) {
     temp_remove(folder);
 }
 
+/* ---- experts in stacks ---- */
+
+#define EXPERTS "model.layers.0.mlp.experts."
+
+struct stack_case {
+    const char *dtype, *gate_up, *down, *bias; /* shapes; bias NULL: none */
+    int code;
+    const char *message;
+};
+
+/* E = 2, I = 16, H = 32; every byte is 1. */
+static void try_stack(const struct stack_case *c) {
+    static uint8_t ones[2 * 32 * 32 * 4];
+    memset(ones, 1, sizeof ones);
+    char *folder = temp_folder(), *from = place(folder, "from"), *out = place(folder, "out");
+    assert_int_equal(mkdir(from, 0755), 0);
+    put_text(from, "config.json", "{\"model_type\": \"gpt_oss\"}");
+    struct maker m = {0};
+    const size_t bytes = strcmp(c->dtype, "F32") == 0 ? 4 : 2;
+    maker_add(&m, EXPERTS "gate_up_proj", c->dtype, c->gate_up, ones, 2 * 32 * 32 * bytes);
+    if (c->down) maker_add(&m, EXPERTS "down_proj", c->dtype, c->down, ones, 2 * 32 * 16 * bytes);
+    if (c->bias) maker_add(&m, EXPERTS "gate_up_proj_bias", "F32", c->bias, ones, 2 * 32 * 4);
+    put_tensors(from, "model.safetensors", &m);
+    int rc = quantize(from, out, "amax", NULL, NULL);
+    if (rc != c->code) fail_msg("%s %s: %s", c->gate_up, c->down ? c->down : "", failure.message);
+    if (rc < 0) {
+        assert_non_null(strstr(failure.where, EXPERTS));
+        if (!strstr(failure.message, c->message)) fail_msg("%s", failure.message);
+    }
+    assert_int_equal(count_entries(folder), rc < 0 ? 1 : 2);
+    free(from);
+    free(out);
+    temp_remove(folder);
+}
+
+static void stacks(void **state) {
+    (void)state;
+    static const struct stack_case cases[] = {
+        {"BF16", "[2,32,32]", "[2,32,16]", NULL, 0, ""},
+        {"F32", "[2,32,32]", "[2,32,16]", NULL, 0, ""},
+        {"BF16", "[2,32,32]", "[2,16,32]", "[2,32]", 0, ""}, /* gpt-oss's */
+        {"BF16", "[2,32,32]", "[2,16,32]", NULL, IMP_ERR_UNSUPPORTED, "order of rows"},
+        {"BF16", "[2,32,32]", "[2,32,16]", "[2,32]", IMP_ERR_UNSUPPORTED, "order of rows"},
+        {"BF16", "[2,32,32]", "[1,32,32]", NULL, IMP_ERR_FILE, "no stack of experts"},
+        {"BF16", "[2,32,32]", "[2,8,64]", NULL, IMP_ERR_FILE, "do not fit together"},
+        {"BF16", "[2,32,32]", "[64,16]", NULL, IMP_ERR_FILE, "no stack of experts"},
+        {"BF16", "[2,32,32]", NULL, NULL, IMP_ERR_FILE, "is not whole"},
+        {"BF16", "[2,32,32]", "[2,16,32]", "[64]", IMP_ERR_FILE, "not one bias"},
+        {"I16", "[2,32,32]", "[2,32,16]", NULL, IMP_ERR_FILE, "no stack of experts"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) try_stack(&cases[i]);
+}
+
+/* MXFP4, E = 2, I = H = 32: scales that are missing, too few, or no number. */
+static void stacks_of_codes(void **state) {
+    (void)state;
+    static const struct {
+        const char *shape;
+        size_t bytes;
+        uint8_t last;
+        const char *message; /* NULL: taken */
+    } cases[] = {{"[2,64,1]", 128, 120, NULL},
+                 {"[2,64,1]", 128, 255, "row 31, column 0 is not a finite number"},
+                 {"[2,32,1]", 64, 120, "no scale for every 32 codes"},
+                 {NULL, 0, 0, "no scale for every 32 codes"}};
+    uint8_t codes[2 * 64 * 16], scales[128];
+    for (size_t i = 0; i < sizeof codes; i++) codes[i] = (uint8_t)(i * 37);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        char *folder = temp_folder(), *from = place(folder, "from"), *out = place(folder, "out");
+        assert_int_equal(mkdir(from, 0755), 0);
+        put_text(from, "config.json",
+                 "{\"model_type\": \"gpt_oss\", "
+                 "\"quantization_config\": {\"quant_method\": \"mxfp4\"}}");
+        memset(scales, 120, sizeof scales);
+        if (cases[i].bytes) scales[cases[i].bytes - 1] = cases[i].last;
+        struct maker m = {0};
+        maker_add(&m, EXPERTS "gate_up_proj_blocks", "U8", "[2,64,1,16]", codes, 2048);
+        maker_add(&m, EXPERTS "down_proj_blocks", "U8", "[2,32,1,16]", codes, 1024);
+        if (cases[i].shape)
+            maker_add(&m, EXPERTS "gate_up_proj_scales", "U8", cases[i].shape, scales,
+                      cases[i].bytes);
+        scales[127] = 120;
+        maker_add(&m, EXPERTS "down_proj_scales", "U8", "[2,32,1]", scales, 64);
+        put_tensors(from, "model.safetensors", &m);
+        int rc = quantize(from, out, "sweep", NULL, NULL);
+        assert_int_equal(rc, cases[i].message ? IMP_ERR_FILE : 0);
+        if (rc < 0 && !strstr(failure.message, cases[i].message)) fail_msg("%s", failure.message);
+        free(from);
+        free(out);
+        temp_remove(folder);
+    }
+}
+
 /* ---- the writer ---- */
 
 static void writer_round_trip(void **state) {
@@ -578,6 +702,7 @@ int main(void) {
         cmocka_unit_test(search_stays_in_range),
         cmocka_unit_test(instruction_sets_agree),
         cmocka_unit_test(policy),
+        cmocka_unit_test(input_names),
         cmocka_unit_test(moments_share),
         cmocka_unit_test(amax_equals_modelopt),
         cmocka_unit_test(none_keeps_every_bit),
@@ -589,6 +714,8 @@ int main(void) {
         cmocka_unit_test(disk_full),
         cmocka_unit_test(cancelled),
         cmocka_unit_test(not_finite),
+        cmocka_unit_test(stacks),
+        cmocka_unit_test(stacks_of_codes),
         cmocka_unit_test(writer_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

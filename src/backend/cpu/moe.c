@@ -150,6 +150,10 @@ static void run_expert(struct cpu_backend *cpu, const struct op_moe *op, int e, 
         rows);
     for (int i = 0; i < rows; i++)
         memcpy(m->slots + m->chosen[i] * hidden, m->y + i * hidden, (size_t)hidden * sizeof(float));
+    const size_t inner_bytes = cpu->base.ops->act_bytes(&cpu->base, width);
+    for (int i = 0; op->inner && i < rows; i++)
+        memcpy((uint8_t *)op->inner + (size_t)m->chosen[i] * inner_bytes,
+               m->a + (size_t)i * inner_bytes, inner_bytes);
 }
 
 struct combine_job {
