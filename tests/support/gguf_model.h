@@ -13,7 +13,8 @@ enum {
     MODEL_HEADS = 2,
     MODEL_WIDTH = 16,
     MODEL_VOCAB = 16,
-    MODEL_LAYERS = 2
+    MODEL_LAYERS = 2,
+    MODEL_EXPERTS = 8 /* at most */
 };
 
 static const char *const MODEL_BPE[MODEL_VOCAB] = {"a",
@@ -127,8 +128,7 @@ static inline void model_tensor(struct gguf_maker *m, const char *name, uint64_t
 static inline void model_experts(struct gguf_maker *m, int experts, int layer) {
     enum { H = MODEL_HIDDEN, I = MODEL_HEAD };
     static const char *const names[] = {"gate", "up", "down"};
-    float values[H * I * 8];
-    check(experts <= 8);
+    float values[H * I * MODEL_EXPERTS];
     for (int n = 0; n < 3; n++) {
         char name[64];
         snprintf(name, sizeof name, "blk.%d.ffn_%s_exps.weight", layer, names[n]);

@@ -102,8 +102,13 @@ static bool flag(const struct model *m, const char *key) {
 static void llama(void **state) {
     (void)state;
     struct model m;
-    struct gguf_maker maker = model_make(
-        &(struct model_options){"llama", "gpt2", "smollm", "{{ x }}", true, true, false, true});
+    struct gguf_maker maker = model_make(&(struct model_options){.architecture = "llama",
+                                                                 .tokenizer = "gpt2",
+                                                                 .pre = "smollm",
+                                                                 .template = "{{ x }}",
+                                                                 .bias = true,
+                                                                 .out_bias = true,
+                                                                 .untied = true});
     open_maker(&maker, &m);
     expect_numbers(&m);
     assert_int_equal(m.in.tensor_count, 3 + MODEL_LAYERS * 13);
@@ -126,7 +131,8 @@ static void qwen2(void **state) {
     (void)state;
     struct model m;
     struct imp_error err = {0};
-    struct model_options o = {"qwen2", "gpt2", "qwen2", NULL, true, false, false, false};
+    struct model_options o = {
+        .architecture = "qwen2", .tokenizer = "gpt2", .pre = "qwen2", .bias = true};
     struct gguf_maker maker = model_make(&o);
     open_maker(&maker, &m);
     expect_numbers(&m);
@@ -151,8 +157,8 @@ static void qwen2(void **state) {
 static void qwen3(void **state) {
     (void)state;
     struct model m;
-    struct gguf_maker maker = model_make(
-        &(struct model_options){"qwen3", "gpt2", "qwen2", NULL, false, false, true, false});
+    struct gguf_maker maker = model_make(&(struct model_options){
+        .architecture = "qwen3", .tokenizer = "gpt2", .pre = "qwen2", .qk_norm = true});
     open_maker(&maker, &m);
     expect_numbers(&m);
     assert_int_equal(m.in.tensor_count, 2 + MODEL_LAYERS * 11);
@@ -253,8 +259,8 @@ static void experts_are_counted(void **state) {
 
 /* ---- rope ---- */
 
-static const struct model_options PLAIN = {"llama", "gpt2", "smollm", NULL,
-                                           false,   false,  false,    false};
+static const struct model_options PLAIN = {
+    .architecture = "llama", .tokenizer = "gpt2", .pre = "smollm"};
 
 /* Two frequencies of a head of 4 at theta 1e6: wavelengths 6.28 (kept) and 6283 (between). */
 static struct gguf_maker with_divisors(float first, float second) {
@@ -322,8 +328,8 @@ static void bpe(void **state) {
 static void sentencepiece(void **state) {
     (void)state;
     struct model m;
-    struct gguf_maker maker = model_make(
-        &(struct model_options){"llama", "llama", NULL, NULL, false, false, false, false});
+    struct gguf_maker maker =
+        model_make(&(struct model_options){.architecture = "llama", .tokenizer = "llama"});
     open_maker(&maker, &m);
     /* The whole word's score comes first; "ab" before "bc". */
     expect_ids(&m, "abc", TOKENIZE_ADD_SPECIAL, (int[]){1, 4, 11}, 3);

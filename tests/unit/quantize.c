@@ -651,6 +651,56 @@ static void stacks_of_codes(void **state) {
     }
 }
 
+/* ---- calibration of experts ---- */
+
+static void copy_file(const char *from, const char *to, const char *name) {
+    struct str data = {0};
+    read_whole(from, name, &data);
+    put_file(to, name, data.data, data.size);
+    str_free(&data);
+}
+
+/* Where every row chooses every expert, each reads what the shared expert reads; and what a down
+ * reads is its expert's own. */
+static void experts_moments(void **state) {
+    (void)state;
+    static const char model[] = MODELS "tiny-qwen3.5-moe", few[] = "\"num_experts_per_tok\": 2";
+    char *folder = temp_folder();
+    struct str config = {0};
+    read_whole(model, "config.json", &config);
+    char *at = strstr(config.data, few);
+    assert_non_null(at);
+    at[sizeof few - 2] = '5'; /* all of them */
+    put_text(folder, "config.json", config.data);
+    copy_file(model, folder, "model.safetensors");
+    copy_file(model, folder, "generation_config.json");
+    struct moments m = {0};
+    struct calibrate_options o = {.folder = folder, .tokens = 40, .threads = 1};
+    if (calibrate_input_moments(&o, &m, &failure) < 0)
+        fail_msg("%s: %s", failure.where, failure.message);
+    const char *mlp = "model.language_model.layers.1.mlp";
+    char name[128];
+    snprintf(name, sizeof name, "%s.shared_expert.up_proj", mlp);
+    const struct moments_entry *shared = moments_find(&m, name), *out[5];
+    assert_non_null(shared);
+    for (int e = 0; e < 5; e++) {
+        snprintf(name, sizeof name, "%s.experts.%d.in", mlp, e);
+        const struct moments_entry *in = moments_find(&m, name);
+        assert_non_null(in);
+        assert_int_equal(in->cols, shared->cols);
+        for (int64_t k = 0; k < in->cols; k++)
+            assert_true(fabsf(in->h[k] - shared->h[k]) <= 1e-5f * shared->h[k]);
+        snprintf(name, sizeof name, "%s.experts.%d.out", mlp, e);
+        out[e] = moments_find(&m, name);
+        assert_non_null(out[e]);
+        assert_true(e == 0 || memcmp(out[e]->h, out[0]->h, 16 * sizeof(float)) != 0);
+    }
+    assert_null(moments_find(&m, "model.language_model.layers.1.mlp.experts.5.in"));
+    moments_free(&m);
+    str_free(&config);
+    temp_remove(folder);
+}
+
 /* ---- the writer ---- */
 
 static void writer_round_trip(void **state) {
@@ -716,6 +766,7 @@ int main(void) {
         cmocka_unit_test(not_finite),
         cmocka_unit_test(stacks),
         cmocka_unit_test(stacks_of_codes),
+        cmocka_unit_test(experts_moments),
         cmocka_unit_test(writer_round_trip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
