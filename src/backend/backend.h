@@ -234,6 +234,7 @@ struct op_moe {
     float limit;
     bool interleaved; /* rows of gate_up alternate gate and up; else gate, then up */
     float *y;         /* [R, hidden] */
+    void *inner;      /* act [R, top_k, width]: what each slot's down read; or NULL. CPU only */
 };
 
 /* Gated delta net (Yang et al. 2024) of one layer: a causal convolution of 4 with SiLU over the

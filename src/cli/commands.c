@@ -43,11 +43,14 @@ const struct command command_table[] = {
      "imp inspect models/smollm2-nvfp4\nimp inspect models/smollm2-nvfp4 --memory --ctx 4096",
      command_inspect},
     {"quantize", IN_QUANTIZE, "SOURCE DESTINATION", 2, 2, "make an NVFP4 checkpoint",
-     "SOURCE is a GGUF file, or a folder of BF16, F16 or F32 SafeTensors. DESTINATION is a new "
-     "folder, which appears whole or not at all. lm_head, embeddings, routers and norms stay "
-     "BF16.\n\n"
+     "SOURCE is a folder of BF16, F16 or F32 SafeTensors, gpt-oss's MXFP4 among them, or a GGUF "
+     "file of llama, qwen2, qwen3, qwen3moe or gemma3. DESTINATION is a new folder, which appears "
+     "whole or not at all. Attention, MLP and experts become NVFP4; experts are written one by "
+     "one. lm_head, embeddings, routers, norms, gated delta nets, per-layer embeddings, towers of "
+     "other senses and multi-token prediction stay BF16.\n\n"
      "weighted runs 1,024 random tokens through the model first and weighs each error by what the "
-     "channel carries; sweep tries 13 scales a block; amax is the makers' rule; none writes BF16.",
+     "channel carries, in every expert apart; sweep tries 13 scales a block; amax is the makers' "
+     "rule; none writes BF16.",
      "imp quantize model.gguf models/new\n"
      "imp quantize models/bf16 models/new --format modelopt --method sweep",
      command_quantize},

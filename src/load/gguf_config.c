@@ -147,9 +147,45 @@ static void add_eos(struct str *s, const struct special_ids *ids) {
     str_add_text(s, "],\n");
 }
 
-static const char *class_name(const char *architecture) {
-    if (strcmp(architecture, "qwen2") == 0) return "Qwen2ForCausalLM";
-    return strcmp(architecture, "qwen3") == 0 ? "Qwen3ForCausalLM" : "LlamaForCausalLM";
+/* rope_local_base_freq and layer_types are the spelling that every reader of Gemma 3 knows. */
+static void add_gemma(struct str *c, const struct gguf_shape *s) {
+    str_add_text(c, "  \"hidden_activation\": \"gelu_pytorch_tanh\",\n");
+    add_int(c, "query_pre_attn_scalar", s->query_scalar);
+    add_int(c, "sliding_window", s->window);
+    str_add_text(c, "  \"rope_local_base_freq\": ");
+    add_float(c, s->window_theta);
+    str_add_text(c, ",\n  \"final_logit_softcapping\": ");
+    if (s->logit_softcap > 0)
+        add_float(c, s->logit_softcap);
+    else
+        str_add_text(c, "null");
+    str_add_text(c, ",\n  \"attention_bias\": false,\n  \"layer_types\": [");
+    for (int64_t i = 0; i < s->layers; i++)
+        str_printf(c, "%s\"%s_attention\"", i ? ", " : "",
+                   (i + 1) % s->window_pattern ? "sliding" : "full");
+    str_add_text(c, "],\n");
+}
+
+static void add_mixture(struct str *c, const struct gguf_shape *s) {
+    add_int(c, "num_experts", s->experts);
+    add_int(c, "num_experts_per_tok", s->top_k);
+    add_int(c, "moe_intermediate_size", s->expert_width);
+    /* llama.cpp has no key for it: every model of the family does. */
+    str_add_text(c, "  \"norm_topk_prob\": true,\n  \"decoder_sparse_step\": 1,\n"
+                    "  \"mlp_only_layers\": [],\n");
+}
+
+/* Fields that only some of the families have. */
+static void add_family(struct str *c, const struct gguf_shape *s) {
+    if (s->arch->post_norms) {
+        add_gemma(c, s);
+        return;
+    }
+    str_add_text(c, "  \"hidden_act\": \"silu\",\n");
+    if (!s->arch->biased)
+        str_printf(c, "  \"attention_bias\": %s,\n", s->attention_bias ? "true" : "false");
+    if (s->arch->permuted) str_add_text(c, "  \"mlp_bias\": false,\n");
+    if (s->experts > 0) add_mixture(c, s);
 }
 
 int gguf_write_config(struct gguf_import *in, const struct gguf_shape *shape,
@@ -159,7 +195,7 @@ int gguf_write_config(struct gguf_import *in, const struct gguf_shape *shape,
     int rc = read_special(in->source, shape, &ids, err);
     if (rc < 0) return rc;
     str_printf(&c, "{\n  \"architectures\": [\"%s\"],\n  \"model_type\": \"%s\",\n",
-               class_name(in->architecture), in->architecture);
+               shape->arch->class_name, shape->arch->model_type);
     add_int(&c, "vocab_size", shape->vocab);
     add_int(&c, "hidden_size", shape->hidden);
     add_int(&c, "intermediate_size", shape->width);
@@ -168,18 +204,13 @@ int gguf_write_config(struct gguf_import *in, const struct gguf_shape *shape,
     add_int(&c, "num_key_value_heads", shape->kv_heads);
     add_int(&c, "head_dim", shape->head_dim);
     add_int(&c, "max_position_embeddings", shape->context);
-    str_add_text(&c, "  \"hidden_act\": \"silu\",\n  \"rms_norm_eps\": ");
+    str_add_text(&c, "  \"rms_norm_eps\": ");
     add_float(&c, shape->eps);
     str_add_text(&c, ",\n  \"rope_theta\": ");
     add_float(&c, shape->theta);
     str_add_text(&c, ",\n");
     rc = add_rope_scaling(in, shape, &c, err);
-    if (strcmp(in->architecture, "llama") == 0) {
-        str_printf(&c, "  \"attention_bias\": %s,\n  \"mlp_bias\": false,\n",
-                   shape->attention_bias ? "true" : "false");
-    } else if (strcmp(in->architecture, "qwen3") == 0) {
-        str_printf(&c, "  \"attention_bias\": %s,\n", shape->attention_bias ? "true" : "false");
-    }
+    add_family(&c, shape);
     add_id(&c, "bos_token_id", ids.bos);
     add_eos(&c, &ids);
     add_id(&c, "pad_token_id", ids.pad);

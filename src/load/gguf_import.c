@@ -8,85 +8,30 @@
 #include "base/error.h"
 #include "load/gguf_import_internal.h"
 
-/* ---- keys ---- */
-
-int gguf_key_error(const struct gguf *g, const char *key, int code, struct imp_error *err,
-                   const char *fmt, ...) {
-    char place[sizeof err->where], message[sizeof err->message];
-    va_list args;
-    va_start(args, fmt);
-    vsnprintf(message, sizeof message, fmt, args);
-    va_end(args);
-    error_place(place, g->path, "key %s", key);
-    return error_set(err, code, place, "%s", message);
-}
-
-int gguf_key_int(const struct gguf *g, const char *key, int64_t min, int64_t max, int64_t absent,
-                 int64_t *out, struct imp_error *err) {
-    const struct gguf_value *v = gguf_find(g, key);
-    if (v == NULL) {
-        if (absent < min) return gguf_key_error(g, key, IMP_ERR_FILE, err, "is missing");
-        *out = absent;
-        return 0;
-    }
-    if (v->kind == GGUF_KIND_ARRAY)
-        return gguf_key_error(g, key, IMP_ERR_UNSUPPORTED, err, "one number per layer");
-    if (v->kind != GGUF_KIND_UINT && v->kind != GGUF_KIND_INT)
-        return gguf_key_error(g, key, IMP_ERR_FILE, err, "must be a whole number");
-    bool fits = v->kind == GGUF_KIND_INT ? v->i >= min && v->i <= max
-                                         : v->u <= (uint64_t)max && (int64_t)v->u >= min;
-    if (!fits)
-        return gguf_key_error(g, key, IMP_ERR_FILE, err, "must be from %lld to %lld",
-                              (long long)min, (long long)max);
-    *out = v->kind == GGUF_KIND_INT ? v->i : (int64_t)v->u;
-    return 0;
-}
-
-int gguf_key_float(const struct gguf *g, const char *key, double min, double max, double absent,
-                   double *out, struct imp_error *err) {
-    const struct gguf_value *v = gguf_find(g, key);
-    if (v == NULL) {
-        if (absent < min) return gguf_key_error(g, key, IMP_ERR_FILE, err, "is missing");
-        *out = absent;
-        return 0;
-    }
-    if (v->kind != GGUF_KIND_FLOAT || !(v->f >= min && v->f <= max))
-        return gguf_key_error(g, key, IMP_ERR_FILE, err, "must be a number from %g to %g", min,
-                              max);
-    *out = v->f;
-    return 0;
-}
-
-int gguf_key_bool(const struct gguf *g, const char *key, bool absent, bool *out,
-                  struct imp_error *err) {
-    const struct gguf_value *v = gguf_find(g, key);
-    *out = absent;
-    if (v == NULL) return 0;
-    if (v->kind != GGUF_KIND_BOOL)
-        return gguf_key_error(g, key, IMP_ERR_FILE, err, "must be true or false");
-    *out = v->b;
-    return 0;
-}
-
-int gguf_key_string(const struct gguf *g, const char *key, struct slice *out,
-                    struct imp_error *err) {
-    const struct gguf_value *v = gguf_find(g, key);
-    *out = (struct slice){0};
-    if (v == NULL) return 0;
-    if (v->kind != GGUF_KIND_STRING)
-        return gguf_key_error(g, key, IMP_ERR_FILE, err, "must be a string");
-    if (!utf8_valid(v->s.data, v->s.size))
-        return gguf_key_error(g, key, IMP_ERR_FILE, err, "is not UTF-8");
-    *out = v->s;
-    return 0;
-}
-
 /* ---- shape ---- */
 
-static const struct {
-    const char *architecture;
-    bool permuted;
-} ARCHITECTURES[] = {{"llama", true}, {"qwen2", false}, {"qwen3", false}};
+static const char *const GEMMA3_KEYS[] = {"attention.sliding_window",
+                                          "attention.sliding_window_pattern", "rope.freq_base_swa",
+                                          "final_logit_softcapping", NULL};
+static const char *const QWEN3MOE_KEYS[] = {"expert_feed_forward_length", NULL};
+static const struct gguf_architecture ARCHITECTURES[] = {
+    {.name = "llama", .model_type = "llama", .class_name = "LlamaForCausalLM", .permuted = true},
+    {.name = "qwen2", .model_type = "qwen2", .class_name = "Qwen2ForCausalLM", .biased = true},
+    {.name = "qwen3", .model_type = "qwen3", .class_name = "Qwen3ForCausalLM", .qk_norm = true},
+    {.name = "qwen3moe",
+     .model_type = "qwen3_moe",
+     .class_name = "Qwen3MoeForCausalLM",
+     .keys = QWEN3MOE_KEYS,
+     .qk_norm = true,
+     .mixture = true},
+    {.name = "gemma3",
+     .model_type = "gemma3_text",
+     .class_name = "Gemma3ForCausalLM",
+     .keys = GEMMA3_KEYS,
+     .qk_norm = true,
+     .post_norms = true,
+     .norms_from_one = true},
+};
 
 static int read_architecture(struct gguf_import *in, struct gguf_shape *shape,
                              struct imp_error *err) {
@@ -94,9 +39,9 @@ static int read_architecture(struct gguf_import *in, struct gguf_shape *shape,
     int rc = gguf_key_string(in->source, "general.architecture", &name, err);
     if (rc < 0) return rc;
     for (size_t i = 0; i < sizeof ARCHITECTURES / sizeof *ARCHITECTURES; i++) {
-        if (!slice_equal(name, slice_of(ARCHITECTURES[i].architecture))) continue;
-        in->architecture = ARCHITECTURES[i].architecture;
-        shape->permuted = ARCHITECTURES[i].permuted;
+        if (!slice_equal(name, slice_of(ARCHITECTURES[i].name))) continue;
+        in->architecture = ARCHITECTURES[i].name;
+        shape->arch = &ARCHITECTURES[i];
         return 0;
     }
     return gguf_key_error(in->source, "general.architecture", IMP_ERR_UNSUPPORTED, err,
@@ -159,7 +104,8 @@ static const char *const KNOWN_KEYS[] = {
 
 /* A sliding window, a logit scale: a key that nobody reads would be a model that quietly differs.
  */
-static int refuse_unknown_keys(const struct gguf_import *in, struct imp_error *err) {
+static int refuse_unknown_keys(const struct gguf_import *in, const struct gguf_architecture *arch,
+                               struct imp_error *err) {
     size_t stem = strlen(in->architecture);
     for (size_t i = 0; i < in->source->key_count; i++) {
         struct slice key = in->source->keys[i];
@@ -169,12 +115,59 @@ static int refuse_unknown_keys(const struct gguf_import *in, struct imp_error *e
         bool known = false;
         for (size_t j = 0; j < sizeof KNOWN_KEYS / sizeof *KNOWN_KEYS && !known; j++)
             known = slice_equal(suffix, slice_of(KNOWN_KEYS[j]));
+        for (const char *const *own = arch->keys; own && *own && !known; own++)
+            known = slice_equal(suffix, slice_of(*own));
         if (known) continue;
         char name[128];
         snprintf(name, sizeof name, "%.*s", (int)(key.size > 120 ? 120 : key.size), key.data);
         return gguf_key_error(in->source, name, IMP_ERR_UNSUPPORTED, err, "is not known");
     }
     return 0;
+}
+
+static int check_heads(const struct key_reader *k, const struct gguf_shape *s, int64_t value_dim,
+                       int64_t rotated) {
+    const struct gguf *g = k->in->source;
+    char key[128];
+    if (s->heads % s->kv_heads != 0)
+        return gguf_key_error(g, arch_key(k, "attention.head_count_kv", key), IMP_ERR_FILE, k->err,
+                              "%lld does not divide the %lld query heads", (long long)s->kv_heads,
+                              (long long)s->heads);
+    if (rotated > s->head_dim)
+        return gguf_key_error(g, arch_key(k, "rope.dimension_count", key), IMP_ERR_FILE, k->err,
+                              "%lld is more than the head's %lld", (long long)rotated,
+                              (long long)s->head_dim);
+    if (rotated != s->head_dim || value_dim != s->head_dim || s->head_dim % 2 != 0)
+        return gguf_key_error(g, arch_key(k, "rope.dimension_count", key), IMP_ERR_UNSUPPORTED,
+                              k->err, "%lld of a key head of %lld and a value head of %lld",
+                              (long long)rotated, (long long)s->head_dim, (long long)value_dim);
+    return 0;
+}
+
+static int read_experts(struct key_reader *k, struct gguf_shape *s) {
+    char key[128];
+    if (!s->arch->mixture) {
+        s->experts = arch_int(k, "expert_count", 0, CAP_EXPERTS, 0);
+        if (k->rc < 0 || s->experts == 0) return k->rc;
+        return gguf_key_error(k->in->source, arch_key(k, "expert_count", key), IMP_ERR_UNSUPPORTED,
+                              k->err, "mixtures of experts of this architecture are not imported");
+    }
+    s->experts = arch_int(k, "expert_count", 1, CAP_EXPERTS, 0);
+    s->top_k = arch_int(k, "expert_used_count", 1, s->experts > 0 ? s->experts : 1, 0);
+    s->expert_width = arch_int(k, "expert_feed_forward_length", 1, CAP_HIDDEN, 0);
+    return k->rc;
+}
+
+/* What Gemma 3 has besides. The window's rope and its pattern have keys in few files. */
+static int read_window(struct key_reader *k, struct gguf_shape *s) {
+    if (!s->arch->post_norms) return 0;
+    s->window = arch_int(k, "attention.sliding_window", 1, CAP_CONTEXT, 0);
+    s->window_pattern = arch_int(k, "attention.sliding_window_pattern", 1, CAP_LAYERS, 6);
+    s->window_theta = arch_float(k, "rope.freq_base_swa", 1, 1e12, 10000);
+    s->logit_softcap = arch_float(k, "final_logit_softcapping", 0, 1e6, 0);
+    /* No key: 27B alone divides by another number than the head's. */
+    s->query_scalar = s->layers == 62 ? s->hidden / s->heads : s->head_dim;
+    return k->rc;
 }
 
 static int read_shape(struct gguf_import *in, struct gguf_shape *s, struct imp_error *err) {
@@ -189,29 +182,13 @@ static int read_shape(struct gguf_import *in, struct gguf_shape *s, struct imp_e
     s->head_dim = arch_int(&k, "attention.key_length", 2, 1024, derived);
     int64_t value_dim = arch_int(&k, "attention.value_length", 2, 1024, s->head_dim);
     int64_t rotated = arch_int(&k, "rope.dimension_count", 2, 1024, s->head_dim);
-    int64_t experts = arch_int(&k, "expert_count", 0, CAP_EXPERTS, 0);
     s->context = arch_int(&k, "context_length", 1, CAP_CONTEXT, 0);
     s->eps = arch_float(&k, "attention.layer_norm_rms_epsilon", 1e-12, 1, -1);
-    s->theta = arch_float(&k, "rope.freq_base", 1, 1e12, 10000);
+    s->theta = arch_float(&k, "rope.freq_base", 1, 1e12, s->arch->post_norms ? 1e6 : 10000);
     if (k.rc < 0) return k.rc;
-    char key[128];
-    if (s->heads % s->kv_heads != 0)
-        return gguf_key_error(in->source, arch_key(&k, "attention.head_count_kv", key),
-                              IMP_ERR_FILE, err, "%lld does not divide the %lld query heads",
-                              (long long)s->kv_heads, (long long)s->heads);
-    if (rotated > s->head_dim)
-        return gguf_key_error(in->source, arch_key(&k, "rope.dimension_count", key), IMP_ERR_FILE,
-                              err, "%lld is more than the head's %lld", (long long)rotated,
-                              (long long)s->head_dim);
-    if (rotated != s->head_dim || value_dim != s->head_dim || s->head_dim % 2 != 0)
-        return gguf_key_error(in->source, arch_key(&k, "rope.dimension_count", key),
-                              IMP_ERR_UNSUPPORTED, err,
-                              "%lld of a key head of %lld and a value head of %lld",
-                              (long long)rotated, (long long)s->head_dim, (long long)value_dim);
-    if (experts > 0)
-        return gguf_key_error(in->source, arch_key(&k, "expert_count", key), IMP_ERR_UNSUPPORTED,
-                              err, "mixtures of experts are not imported from GGUF");
-    return 0;
+    int rc = check_heads(&k, s, value_dim, rotated);
+    if (rc == 0) rc = read_experts(&k, s);
+    return rc < 0 ? rc : read_window(&k, s);
 }
 
 static int refuse_split(const struct gguf *g, struct imp_error *err) {
@@ -222,197 +199,26 @@ static int refuse_split(const struct gguf *g, struct imp_error *err) {
                           "the model is split over %lld files: join them first", (long long)shards);
 }
 
-/* ---- the table of tensors ---- */
-
-enum rows_kind { ROWS_HIDDEN, ROWS_Q, ROWS_KV, ROWS_WIDTH, ROWS_HEAD, ROWS_VOCAB, ROWS_ONE };
-
-/* cols ROWS_ONE: a vector whose length is `rows`. In the order in which transformers saves. */
-static const struct role {
-    const char *gguf, *name;
-    enum rows_kind rows, cols;
-    bool rotated; /* rows lie in the order of RoPE */
-    enum { ALWAYS, WITH_BIAS, WITH_OUT_BIAS, WITH_QK_NORM } when;
-} LAYER_ROLES[] = {
-    {"attn_norm.weight", "input_layernorm.weight", ROWS_HIDDEN, ROWS_ONE, false, ALWAYS},
-    {"ffn_down.weight", "mlp.down_proj.weight", ROWS_HIDDEN, ROWS_WIDTH, false, ALWAYS},
-    {"ffn_gate.weight", "mlp.gate_proj.weight", ROWS_WIDTH, ROWS_HIDDEN, false, ALWAYS},
-    {"ffn_up.weight", "mlp.up_proj.weight", ROWS_WIDTH, ROWS_HIDDEN, false, ALWAYS},
-    {"ffn_norm.weight", "post_attention_layernorm.weight", ROWS_HIDDEN, ROWS_ONE, false, ALWAYS},
-    {"attn_k.bias", "self_attn.k_proj.bias", ROWS_KV, ROWS_ONE, true, WITH_BIAS},
-    {"attn_k.weight", "self_attn.k_proj.weight", ROWS_KV, ROWS_HIDDEN, true, ALWAYS},
-    {"attn_k_norm.weight", "self_attn.k_norm.weight", ROWS_HEAD, ROWS_ONE, false, WITH_QK_NORM},
-    {"attn_output.bias", "self_attn.o_proj.bias", ROWS_HIDDEN, ROWS_ONE, false, WITH_OUT_BIAS},
-    {"attn_output.weight", "self_attn.o_proj.weight", ROWS_HIDDEN, ROWS_Q, false, ALWAYS},
-    {"attn_q.bias", "self_attn.q_proj.bias", ROWS_Q, ROWS_ONE, true, WITH_BIAS},
-    {"attn_q.weight", "self_attn.q_proj.weight", ROWS_Q, ROWS_HIDDEN, true, ALWAYS},
-    {"attn_q_norm.weight", "self_attn.q_norm.weight", ROWS_HEAD, ROWS_ONE, false, WITH_QK_NORM},
-    {"attn_v.bias", "self_attn.v_proj.bias", ROWS_KV, ROWS_ONE, false, WITH_BIAS},
-    {"attn_v.weight", "self_attn.v_proj.weight", ROWS_KV, ROWS_HIDDEN, false, ALWAYS},
-};
-enum { LAYER_ROLE_COUNT = sizeof LAYER_ROLES / sizeof *LAYER_ROLES };
-static const struct role EMBEDDING = {
-    "token_embd.weight", "model.embed_tokens.weight", ROWS_VOCAB, ROWS_HIDDEN, false, ALWAYS};
-static const struct role FINAL_NORM = {
-    "output_norm.weight", "model.norm.weight", ROWS_HIDDEN, ROWS_ONE, false, ALWAYS};
-static const struct role HEAD = {"output.weight", "lm_head.weight", ROWS_VOCAB, ROWS_HIDDEN, false,
-                                 ALWAYS};
-
-static int64_t size_of(const struct gguf_shape *s, enum rows_kind kind) {
-    switch (kind) {
-    case ROWS_HIDDEN:
-        return s->hidden;
-    case ROWS_Q:
-        return s->heads * s->head_dim;
-    case ROWS_KV:
-        return s->kv_heads * s->head_dim;
-    case ROWS_WIDTH:
-        return s->width;
-    case ROWS_HEAD:
-        return s->head_dim;
-    case ROWS_VOCAB:
-        return s->vocab;
-    case ROWS_ONE:
-        break;
-    }
-    return 1;
-}
-
-struct table_builder {
-    struct gguf_import *in;
-    const struct gguf_shape *shape;
-    struct imp_error *err;
-    bool *used; /* [tensor_count] tensors of the file that have a place */
-};
-
-static int tensor_error(const struct gguf *g, const char *name, int code, struct imp_error *err,
-                        const char *what) {
-    char place[sizeof err->where];
-    error_place(place, g->path, "tensor %s", name);
-    return error_set(err, code, place, "%s", what);
-}
-
-static const struct gguf_tensor *take(struct table_builder *b, const char *name) {
-    const struct gguf_tensor *t = gguf_find_tensor(b->in->source, name);
-    if (t) b->used[t - b->in->source->tensors] = true;
-    return t;
-}
-
-/* A tensor of NVFP4 has its second scale beside it: "blk.0.attn_q.scale", one value. */
-static int read_multiplier(struct table_builder *b, const char *gguf_name, float *out) {
-    char name[160];
-    size_t stem = strlen(gguf_name) - strlen(".weight");
-    *out = 1;
-    if (strcmp(gguf_name + stem, ".weight") != 0) return 0;
-    snprintf(name, sizeof name, "%.*s.input_scale", (int)stem, gguf_name);
-    take(b, name); /* says how activations were quantised: of no use for weights */
-    snprintf(name, sizeof name, "%.*s.scale", (int)stem, gguf_name);
-    const struct gguf_tensor *t = take(b, name);
-    if (t == NULL) return 0;
-    if (t->dims != 1 || t->shape[0] != 1 || t->type != GGUF_F32)
-        return tensor_error(b->in->source, name, IMP_ERR_FILE, b->err, "must be one F32 value");
-    gguf_dequantize(t, 0, 1, out);
-    if (!(*out > 0 && isfinite(*out)))
-        return tensor_error(b->in->source, name, IMP_ERR_FILE, b->err, "must be positive, finite");
-    return 0;
-}
-
-static int add_tensor(struct table_builder *b, const struct role *role, int64_t layer) {
-    char gguf_name[160], name[160];
-    snprintf(gguf_name, sizeof gguf_name, "%s", role->gguf);
-    snprintf(name, sizeof name, "%s", role->name);
-    if (layer >= 0) {
-        snprintf(gguf_name, sizeof gguf_name, "blk.%lld.%s", (long long)layer, role->gguf);
-        snprintf(name, sizeof name, "model.layers.%lld.%s", (long long)layer, role->name);
-    }
-    const struct gguf_tensor *t = take(b, gguf_name);
-    if (t == NULL)
-        return tensor_error(b->in->source, gguf_name, IMP_ERR_FILE, b->err, "is missing");
-    bool vector = role->cols == ROWS_ONE;
-    int64_t rows = size_of(b->shape, role->rows), cols = size_of(b->shape, role->cols);
-    bool fits = vector ? t->dims == 1 && t->shape[0] == rows
-                       : t->dims == 2 && t->shape[0] == cols && t->shape[1] == rows;
-    if (!fits) {
-        char what[120];
-        snprintf(what, sizeof what, "has shape [%lld, %lld], the keys ask for [%lld, %lld]",
-                 (long long)t->shape[0], (long long)(t->dims > 1 ? t->shape[1] : 1),
-                 (long long)(vector ? rows : cols), (long long)(vector ? 1 : rows));
-        return tensor_error(b->in->source, gguf_name, IMP_ERR_FILE, b->err, what);
-    }
-    struct gguf_import_tensor *to = &b->in->tensors[b->in->tensor_count++];
-    *to = (struct gguf_import_tensor){.name = arena_strndup(&b->in->arena, name, strlen(name)),
-                                      .source = t,
-                                      .dims = vector ? 1 : 2,
-                                      .rows = vector ? 1 : rows,
-                                      .cols = vector ? rows : cols};
-    if (role->rotated && b->shape->permuted) to->head_rows = b->shape->head_dim;
-    return read_multiplier(b, gguf_name, &to->multiplier);
-}
-
-static bool is_wanted(const struct gguf_import *in, const struct gguf_shape *s,
-                      const struct role *role) {
-    switch (role->when) {
-    case WITH_BIAS:
-        return s->attention_bias;
-    case WITH_OUT_BIAS:
-        return s->attention_bias && strcmp(in->architecture, "qwen2") != 0;
-    case WITH_QK_NORM:
-        return strcmp(in->architecture, "qwen3") == 0;
-    default:
-        return true;
-    }
-}
-
-/* A tensor that nobody asked for changes the model's meaning: say which. */
-static int refuse_rest(struct table_builder *b) {
-    const struct gguf *g = b->in->source;
-    take(b, "rope_freqs.weight"); /* gguf_write_config reads it */
-    for (size_t i = 0; i < g->tensor_count; i++) {
-        if (!b->used[i])
-            return tensor_error(g, g->tensors[i].name, IMP_ERR_UNSUPPORTED, b->err,
-                                "has no place in this architecture");
-    }
-    return 0;
-}
-
-static int make_table(struct gguf_import *in, const struct gguf_shape *s, struct imp_error *err) {
-    struct table_builder b = {in, s, err, mem_zero(in->source->tensor_count, sizeof(bool))};
-    in->tensors =
-        arena_array(&in->arena, (size_t)s->layers * LAYER_ROLE_COUNT + 3, sizeof *in->tensors);
-    int rc = add_tensor(&b, &EMBEDDING, -1);
-    for (int64_t layer = 0; layer < s->layers && rc == 0; layer++) {
-        for (int i = 0; i < LAYER_ROLE_COUNT && rc == 0; i++) {
-            if (is_wanted(in, s, &LAYER_ROLES[i])) rc = add_tensor(&b, &LAYER_ROLES[i], layer);
-        }
-    }
-    if (rc == 0) rc = add_tensor(&b, &FINAL_NORM, -1);
-    if (rc == 0 && !s->tied) rc = add_tensor(&b, &HEAD, -1);
-    if (rc == 0) rc = refuse_rest(&b);
-    free(b.used);
-    return rc;
-}
+static const char EMBEDDING[] = "token_embd.weight", HEAD[] = "output.weight";
 
 int gguf_import_open(const struct gguf *g, struct gguf_import *out, struct imp_error *err) {
     struct gguf_shape shape = {0};
     *out = (struct gguf_import){.source = g};
     int rc;
     if ((rc = refuse_split(g, err)) < 0 || (rc = read_architecture(out, &shape, err)) < 0 ||
-        (rc = refuse_unknown_keys(out, err)) < 0 || (rc = read_shape(out, &shape, err)) < 0)
+        (rc = refuse_unknown_keys(out, shape.arch, err)) < 0 ||
+        (rc = read_shape(out, &shape, err)) < 0)
         return rc;
-    const struct gguf_tensor *embedding = gguf_find_tensor(g, EMBEDDING.gguf);
+    const struct gguf_tensor *embedding = gguf_find_tensor(g, EMBEDDING);
     if (embedding == NULL || embedding->dims != 2)
-        return tensor_error(g, EMBEDDING.gguf, IMP_ERR_FILE, err, "is missing or is no matrix");
+        return gguf_tensor_error(g, EMBEDDING, IMP_ERR_FILE, err, "is missing or is no matrix");
     shape.vocab = embedding->shape[1];
     if (shape.vocab > CAP_VOCAB)
-        return tensor_error(g, EMBEDDING.gguf, IMP_ERR_FILE, err, "has too many rows");
-    shape.tied = gguf_find_tensor(g, HEAD.gguf) == NULL;
-    /* Qwen2 always has biases and no field that says so. */
-    shape.attention_bias =
-        strcmp(out->architecture, "qwen2") == 0 || gguf_find_tensor(g, "blk.0.attn_q.bias") != NULL;
-    /* A table of layers costs memory before its tensors are looked up: bound it by the file. */
-    if ((uint64_t)shape.layers > g->tensor_count)
-        return tensor_error(g, "blk.0.attn_norm.weight", IMP_ERR_FILE, err,
-                            "the file has fewer tensors than layers");
-    if ((rc = make_table(out, &shape, err)) < 0 || (rc = gguf_write_config(out, &shape, err)) < 0 ||
+        return gguf_tensor_error(g, EMBEDDING, IMP_ERR_FILE, err, "has too many rows");
+    shape.tied = gguf_find_tensor(g, HEAD) == NULL;
+    shape.attention_bias = shape.arch->biased || gguf_find_tensor(g, "blk.0.attn_q.bias") != NULL;
+    if ((rc = gguf_make_table(out, &shape, err)) < 0 ||
+        (rc = gguf_write_config(out, &shape, err)) < 0 ||
         (rc = gguf_write_tokenizer(out, &shape, err)) < 0) {
         gguf_import_close(out);
         return rc;
@@ -456,7 +262,7 @@ int gguf_import_row(const struct gguf_import *import, size_t index, int64_t row,
     check(index < import->tensor_count);
     const struct gguf_import_tensor *t = &import->tensors[index];
     check(row >= 0 && row < t->rows);
-    int64_t from = t->dims == 2 ? file_row(row, t->head_rows) : 0;
+    int64_t from = t->dims == 2 ? t->first_row + file_row(row, t->head_rows) : 0;
     if (t->dims == 1) {
         read_vector(t, out);
     } else {
@@ -464,11 +270,12 @@ int gguf_import_row(const struct gguf_import *import, size_t index, int64_t row,
     }
     for (int64_t k = 0; k < t->cols; k++) {
         out[k] *= t->multiplier;
+        if (t->offset != 0) out[k] += t->offset; /* -0 stays what it is */
         if (!isfinite(out[k])) {
             char what[100];
             snprintf(what, sizeof what, "row %lld, column %lld is not finite (data at byte %llu)",
                      (long long)row, (long long)k, (unsigned long long)t->source->file_offset);
-            return tensor_error(import->source, t->source->name, IMP_ERR_FILE, err, what);
+            return gguf_tensor_error(import->source, t->source->name, IMP_ERR_FILE, err, what);
         }
     }
     return 0;

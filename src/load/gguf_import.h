@@ -5,7 +5,8 @@
  * gguf_import_row dequantises from the mapping, so a caller streams a model of any size. Immutable
  * after opening; any thread, any number of rows at once.
  *
- * Families: llama (also Mistral and SmolLM2, which GGUF files call llama), qwen2, qwen3.
+ * Families: llama (also Mistral and SmolLM2, which GGUF files call llama), qwen2, qwen3, qwen3moe,
+ * gemma3.
  * Everything else, and every key or tensor whose meaning would be lost, is
  * IMP_ERR_UNSUPPORTED; what contradicts itself is IMP_ERR_FILE. Both name the key or the tensor. */
 #ifndef IMP_LOAD_GGUF_IMPORT_H
@@ -18,9 +19,11 @@ struct gguf_import_tensor {
     const struct gguf_tensor *source;
     int dims; /* 2: matrix [rows, cols]; 1: vector [cols], and rows is 1 */
     int64_t rows, cols;
-    int64_t head_rows; /* > 0: rows (of a vector: elements) are interleaved inside every such
-                          group for GGUF's RoPE, and come out in Hugging Face's order */
-    float multiplier;  /* of every value: the sidecar of an NVFP4 tensor, else 1 */
+    int64_t head_rows;        /* > 0: rows (of a vector: elements) are interleaved inside every such
+                                 group for GGUF's RoPE, and come out in Hugging Face's order */
+    int64_t first_row;        /* of an expert in its stack */
+    float multiplier, offset; /* value * multiplier + offset: the sidecar of an NVFP4 tensor; what
+                                 the converter added to a norm */
 };
 
 struct gguf_import {

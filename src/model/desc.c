@@ -128,6 +128,7 @@ void module_name(const struct model_desc *desc, enum module module, int layer, c
         [MODULE_SHARED_DOWN] = "mlp.shared_expert.down_proj",
         [MODULE_ROUTER] = "mlp.gate",
         [MODULE_EXPERTS] = "mlp.experts",
+        [MODULE_EXPERTS_DOWN] = "mlp.experts",
         [MODULE_PLE_GATE] = "per_layer_input_gate",
         [MODULE_PLE_PROJ] = "per_layer_projection",
         [MODULE_GDN_QKVZ] = "linear_attn.in_proj_qkvz",

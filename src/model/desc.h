@@ -98,6 +98,7 @@ enum module {
     MODULE_SHARED_DOWN,
     MODULE_ROUTER,
     MODULE_EXPERTS,
+    MODULE_EXPERTS_DOWN,
     MODULE_PLE_GATE,
     MODULE_PLE_PROJ,
     MODULE_GDN_QKVZ, /* grouped: in place of QKV and Z */

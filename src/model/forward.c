@@ -10,9 +10,14 @@ struct walk {
     const struct model_tap *tap;
 };
 
+static void tap_rows(const struct walk *w, enum module module, enum module last, int layer,
+                     const void *x, int rows, int64_t cols) {
+    if (w->tap && w->tap->fn) w->tap->fn(w->tap->ctx, module, last, layer, x, rows, cols);
+}
+
 static void tap(const struct walk *w, enum module module, enum module last, int layer,
                 const void *x, int64_t cols) {
-    if (w->tap && w->tap->fn) w->tap->fn(w->tap->ctx, module, last, layer, x, w->batch->rows, cols);
+    tap_rows(w, module, last, layer, x, w->batch->rows, cols);
 }
 
 static void linear(const struct walk *w, enum linear_mode mode, const struct matrix *matrix,
@@ -153,6 +158,7 @@ static void experts(const struct walk *w, int i, enum linear_mode mode, float *y
     struct model *m = w->model;
     const struct moe_desc *moe = &m->desc.layer[i].moe;
     const struct layer_weights *lw = &m->layer[i];
+    void *inner = w->tap ? w->tap->inner : NULL;
     tap(w, MODULE_EXPERTS, MODULE_EXPERTS, i, m->x, m->desc.hidden);
     m->be->ops->moe(m->be, &(struct op_moe){.mode = mode,
                                             .experts = lw->experts,
@@ -163,7 +169,11 @@ static void experts(const struct walk *w, int i, enum linear_mode mode, float *y
                                             .kind = moe->kind,
                                             .limit = moe->limit,
                                             .interleaved = lw->interleaved,
-                                            .y = y});
+                                            .y = y,
+                                            .inner = inner});
+    if (inner)
+        tap_rows(w, MODULE_EXPERTS_DOWN, MODULE_EXPERTS_DOWN, i, inner, w->batch->rows * moe->top_k,
+                 moe->width);
 }
 
 /* The expert that every token takes, added to y. Overwrites x. */

@@ -85,12 +85,16 @@ int model_reserve(struct model *model, const struct step_limits *limits,
 
 /* What a caller may look at while a step runs: the input of each linear, before the product.
  * module: the first part of the matrix (MODULE_Q for q|k|v, MODULE_GATE for gate|up); last: its
- * last part. */
+ * last part. Experts: MODULE_EXPERTS with what the router's choice reads (model->expert says who),
+ * then, if the tap has room for it, MODULE_EXPERTS_DOWN with top_k rows for every row, slot by
+ * slot.
+ */
 typedef void (*model_tap_fn)(void *ctx, enum module module, enum module last, int layer,
                              const void *x, int rows, int64_t cols);
 struct model_tap {
     model_tap_fn fn; /* NULL: none */
     void *ctx;
+    void *inner; /* device act [rows, top_k, width] of the experts, or NULL. CPU only */
 };
 
 /* One step: logits of batch->out_row into model->logits. The whole step lies between the backend's

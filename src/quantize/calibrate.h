@@ -11,8 +11,9 @@
 #include "imp/imp.h"
 
 struct moments_entry {
-    const char *module; /* "model.layers.0.self_attn.q_proj", as the files spell it */
-    const float *h;     /* [cols]; modules that read the same input may share one */
+    const char
+        *module;    /* of policy_input: "model.layers.0.self_attn.q_proj", as the files spell it */
+    const float *h; /* [cols]; modules that read the same input may share one */
     int64_t cols;
 };
 
@@ -33,8 +34,10 @@ void moments_free(struct moments *m); /* zeroed is fine */
 
 /* Runs `tokens` uniform random ids (counter-based, seed 0) through the model in `folder`, a
  * complete SafeTensors checkpoint in BF16, F16 or F32, in windows from an empty cache, at the
- * precision of the fp32 reference, and adds the moments of every linear that it has. progress may
- * be NULL; non-zero from it is IMP_ERR_CANCELLED. On failure *out is empty. */
+ * precision of the fp32 reference, and adds the moments of every linear that it has. Those of an
+ * expert are over the rows that chose it, with the layer's average mixed in, so that one that no
+ * row chose is weighted like its layer. progress may be NULL; non-zero from it is
+ * IMP_ERR_CANCELLED. On failure *out is empty. */
 struct calibrate_options {
     const char *folder;
     uint32_t tokens, threads; /* threads 0: all */

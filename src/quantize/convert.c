@@ -154,21 +154,22 @@ static int column_weights(const struct run *run, const struct source_tensor *t, 
                           struct imp_error *err) {
     *copy = NULL;
     if (run->c->method != QUANTIZE_WEIGHTED) return 0;
-    struct slice module = policy_module(t);
-    char *name = mem_strndup(module.data, module.size);
+    struct str input = {0};
+    policy_input(t, &input);
+    const char *name = input.data;
     const struct moments_entry *m = run->c->moments ? moments_find(run->c->moments, name) : NULL;
     double mean = 0;
     int rc = 0;
     if (m == NULL) {
         log_line(run->c->log, LOG_WARNING, "%s was not reached by calibration: `sweep` is used",
-                 name);
+                 t->name);
     } else if (m->cols != t->cols) {
         rc = error_set(err, IMP_ERR_INTERNAL, t->name, "%lld moments for %lld columns",
                        (long long)m->cols, (long long)t->cols);
     } else {
         for (int64_t k = 0; k < t->cols; k++) mean += m->h[k] / (double)t->cols;
     }
-    free(name);
+    str_free(&input);
     /* Only the ratios matter; near 1 the products keep their precision. */
     if (rc < 0 || !(mean > 0)) return rc;
     *copy = mem_alloc((size_t)t->cols * sizeof **copy);
@@ -242,7 +243,7 @@ static int convert_matrix(struct run *run, size_t tensor, struct safetensors_wri
     return rc;
 }
 
-/* Integers, booleans, and whatever else is no weight: the bytes as they are. */
+/* Integers, booleans, and whatever else must not be rounded. */
 static int copy_tensor(struct run *run, size_t tensor, struct safetensors_writer *w,
                        struct imp_error *err) {
     size_t index = run->c->layout->tensors[tensor].plain;
@@ -257,7 +258,7 @@ static int convert_tensor(struct run *run, size_t tensor, struct safetensors_wri
     if (run->c->layout->tensors[tensor].quantized) return convert_matrix(run, tensor, w, err);
     const struct source_tensor *t = &run->c->source->tensors[tensor];
     const bool made = is_made(run->c->source, t);
-    if (!made && !source_is_float(t->dtype)) return copy_tensor(run, tensor, w, err);
+    if (!made && t->as_it_is) return copy_tensor(run, tensor, w, err);
     start_tensor(run, tensor, made ? STEP_BYTES : STEP_PLAIN);
     return convert_rows(run, w, err);
 }
@@ -284,7 +285,7 @@ static void allocate(struct run *run) {
     size_t n = CHUNK_VALUES, threads = (size_t)pool_threads(run->c->pool);
     for (size_t i = 0; i < s->tensor_count; i++) {
         const struct source_tensor *t = &s->tensors[i];
-        if (!source_is_float(t->dtype) && !is_made(s, t)) continue;
+        if (t->as_it_is && !is_made(s, t)) continue;
         if ((size_t)t->cols > n) n = (size_t)t->cols;
         uint64_t bytes = (uint64_t)t->rows * (uint64_t)t->cols * 4;
         run->total_bytes += layout->tensors[i].quantized ? 2 * bytes : bytes;

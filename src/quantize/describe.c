@@ -5,10 +5,20 @@
 
 #include "base/error.h"
 #include "base/json.h"
+#include "load/checkpoint.h"
 #include "quantize/policy.h"
 
 /* Readers take the producer's name for the format's, and its version for that of the layout. */
 static const char producer[] = "{\"name\": \"modelopt\", \"version\": \"0.47.0\"}";
+
+static void add_name(struct str *out, const char *before, struct slice name) {
+    struct str text = {0};
+    str_add_text(&text, before);
+    str_add(&text, name.data, name.size);
+    str_add_char(out, ',');
+    str_add_json(out, text.data, text.size);
+    str_free(&text);
+}
 
 /* Modules that readers must not expect to be NVFP4: lm_head, tied or not, and every other linear
  * that stays high; ModelOpt names the embeddings too. */
@@ -21,8 +31,11 @@ static void add_ignored(const struct source *source, const struct layout *layout
         bool embeddings = dialect == LAYOUT_MODELOPT && slice_ends(module, "embed_tokens");
         if (layout->tensors[i].quantized || slice_equal(module, slice_of("lm_head"))) continue;
         if (!policy_is_linear(t) && !embeddings) continue;
-        str_add_char(out, ',');
-        str_add_json(out, module.data, module.size);
+        add_name(out, "", module);
+        /* Some files leave out what readers' own modules have in front. */
+        enum tensor_role role = checkpoint_role(t->name);
+        if ((role == TENSOR_VISION || role == TENSOR_AUDIO) && !slice_starts(module, "model."))
+            add_name(out, "model.", module);
     }
     str_add_char(out, ']');
 }
@@ -92,6 +105,9 @@ int describe_config(const struct source *source, const struct layout *layout,
     set_element_type(root);
     yyjson_mut_val *text_config = yyjson_mut_obj_get(root, "text_config");
     if (yyjson_mut_is_obj(text_config)) set_element_type(text_config);
+    yyjson_mut_obj_remove_key(root, "quantization_config"); /* gpt-oss's MXFP4 is gone */
+    if (yyjson_mut_is_obj(text_config))
+        yyjson_mut_obj_remove_key(text_config, "quantization_config");
     if (layout->quantized_count > 0) {
         struct str text = {0};
         if (dialect == LAYOUT_MODELOPT)

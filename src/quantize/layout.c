@@ -25,7 +25,7 @@ static void number_groups(const struct source *source, struct layout *out) {
 }
 
 static enum dtype plain_dtype(const struct source_tensor *t) {
-    return source_is_float(t->dtype) ? DTYPE_BF16 : t->dtype;
+    return t->as_it_is || !source_is_float(t->dtype) ? t->dtype : DTYPE_BF16;
 }
 
 static struct writer_tensor plain_tensor(const struct source_tensor *t) {

@@ -96,7 +96,7 @@ int quantize_run(const struct imp_quantize_options *options,
     if (rc < 0) return rc;
     job.shard_bytes =
         settings && settings->shard_bytes ? settings->shard_bytes : QUANTIZE_SHARD_BYTES;
-    rc = source_open(options->source, &job.log, &source, err);
+    rc = source_open(options->source, job.method != QUANTIZE_NONE, &job.log, &source, err);
     if (rc < 0) return rc;
     rc = pool_create(options->threads ? (int)options->threads : cpu_count(), &pool, err);
     if (rc == 0) rc = new_folder_open(options->destination, &folder, err);

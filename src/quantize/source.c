@@ -9,11 +9,11 @@ bool source_is_float(enum dtype dtype) {
     return dtype == DTYPE_F64 || dtype == DTYPE_F32 || dtype == DTYPE_F16 || dtype == DTYPE_BF16;
 }
 
-int source_open(const char *path, const struct log *log, struct source *out,
+int source_open(const char *path, bool split, const struct log *log, struct source *out,
                 struct imp_error *err) {
     struct source s = {.path = path};
     s.is_folder = file_is_folder(path) || slice_ends(slice_of(path), ".safetensors");
-    int rc = s.is_folder ? source_open_folder(log, &s, err) : source_open_gguf(&s, err);
+    int rc = s.is_folder ? source_open_folder(log, split, &s, err) : source_open_gguf(&s, err);
     if (rc < 0)
         source_close(&s);
     else

@@ -16,12 +16,13 @@
 
 struct source_tensor {
     const char *name; /* Hugging Face's: "model.layers.0.mlp.up_proj.weight" */
-    enum dtype dtype; /* a float type: rows are read and BF16 is written; else bytes as they are */
+    enum dtype dtype; /* of a float type rows are read, and BF16 or NVFP4 is written */
     int dims;
     int64_t shape[CAP_TENSOR_DIMS];
     int64_t rows, cols; /* cols: the last dimension (1 for a scalar); rows: all others together */
     const uint8_t *raw; /* the bytes as they stand, where `dtype` says what they are; else NULL: a
                            tensor that is no float is then made by read_bytes */
+    bool as_it_is;      /* raw is copied: no float, or one that must not be rounded */
 };
 
 struct source_file { /* a file of the new folder that the source already has */
@@ -48,8 +49,10 @@ struct source {
     void (*close)(struct source *s);
 };
 
-/* A checkpoint that is quantised already is IMP_ERR_UNSUPPORTED. */
-int source_open(const char *path, const struct log *log, struct source *out, struct imp_error *err);
+/* A checkpoint that is quantised already is IMP_ERR_UNSUPPORTED, but for gpt-oss's MXFP4. split:
+ * experts stored in stacks are listed one by one, as makers name them ("experts.7.up_proj"). */
+int source_open(const char *path, bool split, const struct log *log, struct source *out,
+                struct imp_error *err);
 void source_close(struct source *s); /* zeroed or half-built is fine */
 
 /* Rows first .. first + count - 1 of a float tensor as fp32, out[count][cols]. A value that is not
@@ -61,6 +64,7 @@ bool source_is_float(enum dtype dtype); /* F64, F32, F16, BF16 */
 
 /* The two kinds; `out` arrives zeroed but for `path`, and source_close unwinds a failure. */
 int source_open_gguf(struct source *out, struct imp_error *err);
-int source_open_folder(const struct log *log, struct source *out, struct imp_error *err);
+int source_open_folder(const struct log *log, bool split, struct source *out,
+                       struct imp_error *err);
 
 #endif

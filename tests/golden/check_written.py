@@ -53,7 +53,6 @@ def power_of_two(raw, name):
 
 
 def check(folder):
-    import transformers
     raw, ours = exact.read_folder(folder), exact.expand_folder(folder)
     config = json.loads((pathlib.Path(folder) / "config.json").read_text())
     method = config["quantization_config"]["quant_method"]
@@ -73,8 +72,8 @@ def check(folder):
     print(f"{folder}: {len(matrices)} matrices unpacked by {method}, {exact_ones} bit for bit")
     if method == "modelopt":
         return
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16,
-                                                              attn_implementation="eager")
+    model = hf.auto_class(hf.config_of(folder)).from_pretrained(folder, dtype=torch.bfloat16,
+                                                                attn_implementation="eager")
     ids = [1, 5, 9, 200, 17, 33]
     got = hf.logits(model.eval(), ids)
     want = hf.logits(hf.load(folder, torch.bfloat16), ids)

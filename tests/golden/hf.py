@@ -17,7 +17,10 @@ torch.set_num_threads(1)  # tiny models: a second thread costs more than it does
 
 
 def config_of(folder):
-    config = json.loads((pathlib.Path(folder) / "config.json").read_text())
+    """Of a folder, or of the fields themselves."""
+    fields = folder if isinstance(folder, dict) else json.loads(
+        (pathlib.Path(folder) / "config.json").read_text())
+    config = dict(fields)
     config.pop("quantization_config", None)
     return transformers.AutoConfig.for_model(**config)
 
@@ -119,12 +122,17 @@ def versions():
                                     "nvidia-modelopt", "numpy")}
 
 
-# ---- SmolLM2 from its GGUF file, by the PyPI package gguf ----
+# ---- GGUF files (SmolLM2: llama, Gemma 3), by the PyPI package gguf ----
 
 LAYER = {"attn_q": "self_attn.q_proj", "attn_k": "self_attn.k_proj", "attn_v": "self_attn.v_proj",
          "attn_output": "self_attn.o_proj", "ffn_gate": "mlp.gate_proj", "ffn_up": "mlp.up_proj",
          "ffn_down": "mlp.down_proj", "attn_norm": "input_layernorm",
          "ffn_norm": "post_attention_layernorm"}
+GEMMA3 = {**LAYER, "attn_q_norm": "self_attn.q_norm", "attn_k_norm": "self_attn.k_norm",
+          "post_attention_norm": "post_attention_layernorm",
+          "ffn_norm": "pre_feedforward_layernorm", "post_ffw_norm": "post_feedforward_layernorm"}
+TOP = {"token_embd.weight": "model.embed_tokens.weight", "output_norm.weight": "model.norm.weight",
+       "output.weight": "lm_head.weight"}
 
 
 def unpermute(w, heads):
@@ -133,61 +141,106 @@ def unpermute(w, heads):
     return w.reshape(heads, d // 2, 2, *w.shape[1:]).swapaxes(1, 2).reshape(w.shape)
 
 
-def gguf_arrays(path):
-    """(config fields, name -> fp32 array) of a GGUF file of architecture llama."""
+def gguf_fields(path):
     import gguf
     reader = gguf.GGUFReader(path)
+    return reader, lambda key, default=None: (
+        default if reader.get_field(key) is None else reader.get_field(key).contents())
 
-    def field(key, default=None):
-        f = reader.get_field(key)
-        return default if f is None else f.contents()
-    heads, kv_heads = field("llama.attention.head_count"), field("llama.attention.head_count_kv")
+
+def gguf_config(field):
+    arch = field("general.architecture")
     config = dict(
-        model_type="llama", architectures=["LlamaForCausalLM"],
-        vocab_size=len(field("tokenizer.ggml.tokens")), hidden_size=field("llama.embedding_length"),
-        intermediate_size=field("llama.feed_forward_length"),
-        num_hidden_layers=field("llama.block_count"), num_attention_heads=heads,
-        num_key_value_heads=kv_heads, max_position_embeddings=field("llama.context_length"),
-        rms_norm_eps=float(np.float32(field("llama.attention.layer_norm_rms_epsilon"))),
-        rope_theta=field("llama.rope.freq_base", 10000.0), hidden_act="silu",
+        vocab_size=len(field("tokenizer.ggml.tokens")),
+        hidden_size=field(f"{arch}.embedding_length"),
+        intermediate_size=field(f"{arch}.feed_forward_length"),
+        num_hidden_layers=field(f"{arch}.block_count"),
+        num_attention_heads=field(f"{arch}.attention.head_count"),
+        num_key_value_heads=field(f"{arch}.attention.head_count_kv"),
+        max_position_embeddings=field(f"{arch}.context_length"),
+        rms_norm_eps=float(np.float32(field(f"{arch}.attention.layer_norm_rms_epsilon"))),
+        rope_theta=field(f"{arch}.rope.freq_base", 10000.0),
         bos_token_id=field("tokenizer.ggml.bos_token_id"),
         eos_token_id=field("tokenizer.ggml.eos_token_id"),
         pad_token_id=field("tokenizer.ggml.padding_token_id"), dtype="bfloat16")
-    arrays = {}
+    if arch == "llama":
+        config.update(model_type="llama", architectures=["LlamaForCausalLM"], hidden_act="silu")
+    else:
+        # As the hub's config of the 270M model has it.
+        head_dim = field("gemma3.attention.key_length")
+        config.update(model_type="gemma3_text", architectures=["Gemma3ForCausalLM"],
+                      head_dim=head_dim, query_pre_attn_scalar=head_dim, rope_local_base_freq=10000.0,
+                      sliding_window=field("gemma3.attention.sliding_window"),
+                      sliding_window_pattern=6, hidden_activation="gelu_pytorch_tanh")
+    return config
+
+
+def gguf_arrays(path):
+    """(config fields, name -> fp32 array) of a GGUF file of architecture llama or gemma3."""
+    import gguf
+    reader, field = gguf_fields(path)
+    config, arrays = gguf_config(field), {}
+    gemma = config["model_type"] == "gemma3_text"
     for t in reader.tensors:
         w = gguf.quants.dequantize(t.data, t.tensor_type).astype(np.float32)
-        base = t.name.rsplit(".", 1)
-        if t.name == "token_embd.weight":
-            name = "model.embed_tokens.weight"
-        elif t.name == "output_norm.weight":
-            name = "model.norm.weight"
-        elif t.name == "output.weight":
-            name = "lm_head.weight"
-        else:
+        name = TOP.get(t.name)
+        if name is None:
             _, layer, kind, suffix = t.name.split(".")
-            name = f"model.layers.{layer}.{LAYER[kind]}.{suffix}"
-            if kind == "attn_q":
-                w = unpermute(w, heads)
-            elif kind == "attn_k":
-                w = unpermute(w, kv_heads)
-        arrays[name] = w
+            name = f"model.layers.{layer}.{(GEMMA3 if gemma else LAYER)[kind]}.{suffix}"
+            if not gemma and kind in ("attn_q", "attn_k"):
+                heads = "num_attention_heads" if kind == "attn_q" else "num_key_value_heads"
+                w = unpermute(w, config[heads])
+        arrays[name] = w - 1 if gemma and "norm" in name else w
     config["tie_word_embeddings"] = "lm_head.weight" not in arrays
     return config, arrays
 
 
 def gguf_tokenizer(path):
     """The byte-level BPE of the file as a tokenizers.Tokenizer (no special token is added)."""
-    import gguf
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
-    reader = gguf.GGUFReader(path)
-    tokens = reader.get_field("tokenizer.ggml.tokens").contents()
-    merges = [tuple(m.split(" ", 1)) for m in reader.get_field("tokenizer.ggml.merges").contents()]
-    kinds = reader.get_field("tokenizer.ggml.token_type").contents()
+    _, field = gguf_fields(path)
+    tokens = field("tokenizer.ggml.tokens")
+    merges = [tuple(m.split(" ", 1)) for m in field("tokenizer.ggml.merges")]
     tok = Tokenizer(models.BPE({t: i for i, t in enumerate(tokens)}, merges))
     tok.pre_tokenizer = pre_tokenizers.Sequence([
         pre_tokenizers.Digits(individual_digits=True),
         pre_tokenizers.ByteLevel(add_prefix_space=False)])
     tok.decoder = decoders.ByteLevel()
     tok.add_special_tokens([AddedToken(t, normalized=False, special=True)
-                            for t, k in zip(tokens, kinds) if k == 3])
+                            for t, k in zip(tokens, field("tokenizer.ggml.token_type")) if k == 3])
     return tok
+
+
+def sentencepiece_ids(field, text):
+    """As SentencePiece does it: user-defined pieces first, longest first; what is between them in
+    characters, of whose neighbours the pair with the best score is merged, the leftmost of equals."""
+    import re
+    tokens, scores = field("tokenizer.ggml.tokens"), field("tokenizer.ggml.scores")
+    kinds, number = field("tokenizer.ggml.token_type"), {}
+    for i, t in enumerate(tokens):
+        number[t] = i
+    own = sorted((t for t, k in zip(tokens, kinds) if k in (3, 4)), key=len, reverse=True)
+    out = []
+    for piece in re.split("(" + "|".join(map(re.escape, own)) + ")", text):
+        if piece in number and kinds[number[piece]] in (3, 4):
+            out.append(number[piece])
+            continue
+        for word in re.findall("\u2581*[^\u2581]*", piece.replace(" ", "\u2581")):
+            parts = list(word)  # no piece of Gemma's has a space behind another character
+            while True:
+                pairs = [(-scores[number[a + b]], i) for i, (a, b) in enumerate(zip(parts, parts[1:]))
+                         if kinds[number.get(a + b, 0)] == 1]
+                if not pairs:
+                    break
+                i = min(pairs)[1]
+                parts[i:i + 2] = [parts[i] + parts[i + 1]]
+            for p in parts:
+                out += [number[p]] if p in number else [number[f"<0x{b:02X}>"] for b in p.encode()]
+    return out
+
+
+def gguf_ids(path, text):
+    _, field = gguf_fields(path)
+    if field("tokenizer.ggml.model") == "llama":
+        return sentencepiece_ids(field, text)
+    return gguf_tokenizer(path).encode(text, add_special_tokens=False).ids

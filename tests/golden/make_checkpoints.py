@@ -1,6 +1,6 @@
 """Writes the checkpoints that the stored goldens are about.
 
-    python make_checkpoints.py [--only NAME...] [--gguf FILE --large FOLDER]
+    python make_checkpoints.py [--only NAME...] [--gguf FILE --large FOLDER [--name NAME]]
 
 Without --gguf: tiny Llamas and the other families (families.py) with every parameter random (norm
 gains and biases too), plain and as llm-compressor and ModelOpt quantise them, into
@@ -178,14 +178,21 @@ def random_ids(vocab, count, length, seed):
     return [[int(i) for i in g.integers(0, vocab, length)] for _ in range(count)]
 
 
-def large(gguf_path, folder):
+def large(gguf_path, folder, name):
+    """Gemma's tokenizer stays in its file: the makers' tools need none."""
     fields, arrays = hf.gguf_arrays(gguf_path)
-    config = transformers.AutoConfig.for_model(**fields)
-    tok = hf.gguf_tokenizer(gguf_path)
-    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=tok)
     samples = random_ids(fields["vocab_size"], 4, 256, 5)
-    write_all(lambda: hf.build(config, arrays, torch.bfloat16), "smollm2", folder,
-              ["nvfp4a16", "modelopt"], tokenizer, samples)
+    if fields["model_type"] == "llama":
+        config = transformers.AutoConfig.for_model(**fields)
+        tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_object=hf.gguf_tokenizer(gguf_path))
+        def make_model():
+            return hf.build(config, arrays, torch.bfloat16)
+    else:
+        tokenizer = tiny_tokenizer()
+        def make_model():
+            return hf.read(fields, arrays, torch.bfloat16)
+    write_all(make_model, name, folder, ["nvfp4a16", "modelopt"], tokenizer, samples)
 
 
 def main():
@@ -193,10 +200,11 @@ def main():
     parser.add_argument("--only", nargs="*")
     parser.add_argument("--gguf")
     parser.add_argument("--large", type=pathlib.Path)
+    parser.add_argument("--name", default="smollm2")
     args = parser.parse_args()
     torch.manual_seed(0)
     if args.gguf:
-        large(args.gguf, args.large)
+        large(args.gguf, args.large, args.name)
         return
     tokenizer = tiny_tokenizer()
     for name, (fields, seed) in TINY.items():

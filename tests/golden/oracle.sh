@@ -24,4 +24,24 @@ done
     --model imp-amax="$work/imp-amax-compressed-tensors" \
     --model imp-sweep="$work/imp-sweep-compressed-tensors" \
     --model imp-weighted="$work/imp-weighted-compressed-tensors"
+# Gemma 3 270M: the import, imp's methods and both makers' files, by transformers and by imp.
+gemma=$work/gemma-3-270m-q4_k_m.gguf
+"$here/fetch_gemma.sh" "$python" "$work"
+[ -d "$work/gemma3-modelopt" ] ||
+    "$python" "$here/make_checkpoints.py" --gguf "$gemma" --large "$work" --name gemma3
+for method in none amax sweep weighted; do
+    rm -rf "$work/imp-gemma3-$method"
+    "$imp" quantize "$gemma" "$work/imp-gemma3-$method" --method $method --format modelopt
+done
+for folder in gemma3 gemma3-nvfp4a16 gemma3-modelopt; do
+    cp "$work/imp-gemma3-none/tokenizer.json" "$work/imp-gemma3-none/tokenizer_config.json" \
+        "$work/$folder"
+done
+"$python" "$here/check_written.py" "$work/imp-gemma3-amax" "$work/imp-gemma3-sweep" \
+    "$work/imp-gemma3-weighted"
+"$python" "$here/ppl.py" --gguf "$gemma" --tokens 2048 --imp "$imp" \
+    --model original="$work/gemma3" --model import="$work/imp-gemma3-none" \
+    --model llm-compressor="$work/gemma3-nvfp4a16" --model modelopt="$work/gemma3-modelopt" \
+    --model imp-amax="$work/imp-gemma3-amax" --model imp-sweep="$work/imp-gemma3-sweep" \
+    --model imp-weighted="$work/imp-gemma3-weighted"
 IMP_BIN=$imp IMP_LARGE=$work "$python" -m pytest -q "$here/../python/test_golden.py"

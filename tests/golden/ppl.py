@@ -5,12 +5,13 @@
 The text is encoded whole, without special tokens, and cut into windows of 1024 without overlap, each
 from an empty cache; a window predicts all its tokens but the first. KL and top-1 agreement are
 against the first model named. `windows` are the means of single
-windows, so that a shorter text can be compared too. --write keeps the figures in tests/data/golden/perplexity.json.
+windows, so that a shorter text can be compared too. --write keeps the figures in tests/data/golden.
 """
 import argparse
 import json
 import math
 import pathlib
+import subprocess
 
 import torch
 
@@ -30,23 +31,35 @@ def log_probabilities(model, ids, window):
 
 
 def score(model, ids, window, reference):
-    """The figures, and the log-probabilities themselves for the models that follow."""
-    nll, kl, same, count, kept, windows = 0.0, 0.0, 0, 0, [], []
-    for i, (x, logp) in enumerate(log_probabilities(model, ids, window)):
+    """The figures; `reference` is computed again, window by window: 262144 columns are too many to
+    keep."""
+    nll, kl, same, count, windows = 0.0, 0.0, 0, 0, []
+    others = log_probabilities(reference, ids, window) if reference is not None else None
+    for x, logp in log_probabilities(model, ids, window):
         this = -logp[torch.arange(len(x) - 1), x[1:]].double().sum().item()
         windows.append(round(this / (len(x) - 1), 7))
         nll += this
         count += len(x) - 1
-        if reference is None:
-            kept.append(logp)
-        else:
-            ref = reference[i]
-            kl += (ref.exp() * (ref - logp)).double().sum().item()
+        if others is not None:
+            ref = next(others)[1]
             same += (ref.argmax(-1) == logp.argmax(-1)).sum().item()
+            kl += sum((r.exp() * (r - p)).sum().double().item() for r, p in zip(ref, logp))
     out = dict(tokens=count, nll=nll / count, perplexity=math.exp(nll / count), windows=windows)
-    if reference is not None:
+    if others is not None:
         out.update(kl=kl / count, top1_agreement=same / count)
-    return out, kept
+    return out
+
+
+def compare(imp, folder, expected, args):
+    """imp's own figure for the same windows of the same text."""
+    done = subprocess.run([imp, "score", folder, "--text", TEXT, "--window", str(args.window),
+                           "--tokens", str(args.tokens), "--json", "--quiet"],
+                          capture_output=True, text=True, check=True)
+    got = json.loads(done.stdout)
+    off = got["perplexity"] / expected["perplexity"] - 1
+    print(f"  imp: perplexity {got['perplexity']:.5f}, {100 * off:+.4f} %", flush=True)
+    if got["tokens"] != expected["tokens"] or abs(off) > args.within:
+        raise SystemExit(f"{folder}: imp and transformers disagree")
 
 
 def main():
@@ -55,19 +68,25 @@ def main():
     parser.add_argument("--model", action="append", default=[])
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--window", type=int, default=1024)
-    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--ids", type=pathlib.Path, help="keep the text's ids here")
+    parser.add_argument("--imp", help="this binary must give the same perplexities")
+    parser.add_argument("--within", type=float, default=1e-3)
+    parser.add_argument("--write", nargs="?", const="perplexity.json", metavar="NAME.json")
     args = parser.parse_args()
-    ids = hf.gguf_tokenizer(args.gguf).encode(TEXT.read_text(), add_special_tokens=False).ids
-    ids = ids[:args.tokens]
+    ids = hf.gguf_ids(args.gguf, TEXT.read_text()[:8 * args.tokens])[:args.tokens]
+    if args.ids:
+        args.ids.write_text(json.dumps(ids))
     results, reference = {}, None
     for item in args.model:
         name, folder = item.split("=", 1)
         model = hf.load(folder)
-        results[name], kept = score(model, ids, args.window, reference)
+        results[name] = score(model, ids, args.window, reference)
         print(name, json.dumps(results[name]), flush=True)
-        reference = kept if reference is None else reference
+        if args.imp:
+            compare(args.imp, folder, results[name], args)
+        reference = model if reference is None else reference
     if args.write:
-        path = DATA / "golden" / "perplexity.json"
+        path = DATA / "golden" / args.write
         old = json.loads(path.read_text())["models"] if path.exists() else {}
         document = dict(text=TEXT.name, tokens=args.tokens, window=args.window,
                         first_ids=ids[:16], tools=hf.versions(), models={**old, **results})

@@ -99,6 +99,15 @@ static inline void put_tensor(struct gguf_maker *m, const char *name, uint64_t c
     str_add(&m->data, bytes, size);
 }
 
+/* [depth, rows, cols] */
+static inline void put_stack(struct gguf_maker *m, const char *name, uint64_t cols, uint64_t rows,
+                             uint64_t depth, uint32_t type, const void *bytes, size_t size) {
+    size_t alignment = m->alignment ? (size_t)m->alignment : 32;
+    while (m->data.size % alignment != 0) str_add_char(&m->data, 0);
+    put_info(m, name, 3, (uint64_t[]){cols, rows, depth}, type, m->data.size);
+    str_add(&m->data, bytes, size);
+}
+
 /* The file. The maker can be changed and finished again. */
 static inline struct str gguf_finish(const struct gguf_maker *m) {
     struct str out = {0};

@@ -13,7 +13,8 @@ enum {
     MODEL_HEADS = 2,
     MODEL_WIDTH = 16,
     MODEL_VOCAB = 16,
-    MODEL_LAYERS = 2
+    MODEL_LAYERS = 2,
+    MODEL_EXPERTS = 8 /* at most */
 };
 
 static const char *const MODEL_BPE[MODEL_VOCAB] = {"a",
@@ -57,6 +58,8 @@ struct model_options {
     const char *architecture, *tokenizer; /* "gpt2" or "llama" */
     const char *pre, *template;           /* NULL: none */
     bool bias, out_bias, qk_norm, untied;
+    bool gemma;  /* norms behind mixer and ffn, a window */
+    int experts; /* in place of the ffn; 0: none */
 };
 
 static inline void model_number(struct gguf_maker *m, const char *arch, const char *suffix,
@@ -79,6 +82,11 @@ static inline void model_keys(struct gguf_maker *m, const struct model_options *
     put_f32(m, key, 1e-5f);
     snprintf(key, sizeof key, "%s.rope.freq_base", o->architecture);
     put_f32(m, key, 1e6f);
+    if (o->gemma) model_number(m, o->architecture, "attention.sliding_window", 32);
+    if (o->experts == 0) return;
+    model_number(m, o->architecture, "expert_count", (uint32_t)o->experts);
+    model_number(m, o->architecture, "expert_used_count", 1);
+    model_number(m, o->architecture, "expert_feed_forward_length", MODEL_HEAD);
 }
 
 static inline void model_tokenizer(struct gguf_maker *m, const struct model_options *o) {
@@ -116,6 +124,21 @@ static inline void model_tensor(struct gguf_maker *m, const char *name, uint64_t
     put_tensor(m, name, cols, rows, GGUF_F32, values, 4 * count);
 }
 
+/* Experts of width MODEL_HEAD. */
+static inline void model_experts(struct gguf_maker *m, int experts, int layer) {
+    enum { H = MODEL_HIDDEN, I = MODEL_HEAD };
+    static const char *const names[] = {"gate", "up", "down"};
+    float values[H * I * MODEL_EXPERTS];
+    for (int n = 0; n < 3; n++) {
+        char name[64];
+        snprintf(name, sizeof name, "blk.%d.ffn_%s_exps.weight", layer, names[n]);
+        size_t count = (size_t)(H * I * experts);
+        for (size_t i = 0; i < count; i++) values[i] = (float)(m->tensor_count * 1000 + i);
+        put_stack(m, name, n == 2 ? I : H, n == 2 ? H : I, (uint64_t)experts, GGUF_F32, values,
+                  4 * count);
+    }
+}
+
 static inline void model_layer(struct gguf_maker *m, const struct model_options *o, int layer) {
     enum { H = MODEL_HIDDEN, W = MODEL_WIDTH, D = MODEL_HEAD };
     const struct {
@@ -129,9 +152,12 @@ static inline void model_layer(struct gguf_maker *m, const struct model_options 
         {"attn_v.weight", H, D, true},
         {"attn_output.weight", H, H, true},
         {"ffn_norm.weight", H, 0, true},
-        {"ffn_gate.weight", H, W, true},
-        {"ffn_up.weight", H, W, true},
-        {"ffn_down.weight", W, H, true},
+        {"ffn_gate.weight", H, W, o->experts == 0},
+        {"ffn_up.weight", H, W, o->experts == 0},
+        {"ffn_down.weight", W, H, o->experts == 0},
+        {"ffn_gate_inp.weight", H, (uint64_t)o->experts, o->experts > 0},
+        {"post_attention_norm.weight", H, 0, o->gemma},
+        {"post_ffw_norm.weight", H, 0, o->gemma},
         {"attn_q.bias", H, 0, o->bias},
         {"attn_k.bias", D, 0, o->bias},
         {"attn_v.bias", D, 0, o->bias},
@@ -144,6 +170,7 @@ static inline void model_layer(struct gguf_maker *m, const struct model_options 
         snprintf(name, sizeof name, "blk.%d.%s", layer, tensors[i].name);
         if (tensors[i].wanted) model_tensor(m, name, tensors[i].cols, tensors[i].rows);
     }
+    if (o->experts) model_experts(m, o->experts, layer);
 }
 
 static inline struct gguf_maker model_make(const struct model_options *o) {

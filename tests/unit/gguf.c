@@ -11,9 +11,9 @@
 #include "load/gguf_import.h"
 #include "support/gguf_model.h"
 
-static const struct model_options LLAMA = {"llama", "gpt2", "smollm", NULL,
-                                           false,   false,  false,    false};
-static const struct model_options SPM = {"llama", "llama", NULL, NULL, false, false, false, false};
+static const struct model_options LLAMA = {
+    .architecture = "llama", .tokenizer = "gpt2", .pre = "smollm"};
+static const struct model_options SPM = {.architecture = "llama", .tokenizer = "llama"};
 
 /* ---- helpers ---- */
 

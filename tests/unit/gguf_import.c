@@ -102,8 +102,13 @@ static bool flag(const struct model *m, const char *key) {
 static void llama(void **state) {
     (void)state;
     struct model m;
-    struct gguf_maker maker = model_make(
-        &(struct model_options){"llama", "gpt2", "smollm", "{{ x }}", true, true, false, true});
+    struct gguf_maker maker = model_make(&(struct model_options){.architecture = "llama",
+                                                                 .tokenizer = "gpt2",
+                                                                 .pre = "smollm",
+                                                                 .template = "{{ x }}",
+                                                                 .bias = true,
+                                                                 .out_bias = true,
+                                                                 .untied = true});
     open_maker(&maker, &m);
     expect_numbers(&m);
     assert_int_equal(m.in.tensor_count, 3 + MODEL_LAYERS * 13);
@@ -126,7 +131,8 @@ static void qwen2(void **state) {
     (void)state;
     struct model m;
     struct imp_error err = {0};
-    struct model_options o = {"qwen2", "gpt2", "qwen2", NULL, true, false, false, false};
+    struct model_options o = {
+        .architecture = "qwen2", .tokenizer = "gpt2", .pre = "qwen2", .bias = true};
     struct gguf_maker maker = model_make(&o);
     open_maker(&maker, &m);
     expect_numbers(&m);
@@ -151,8 +157,8 @@ static void qwen2(void **state) {
 static void qwen3(void **state) {
     (void)state;
     struct model m;
-    struct gguf_maker maker = model_make(
-        &(struct model_options){"qwen3", "gpt2", "qwen2", NULL, false, false, true, false});
+    struct gguf_maker maker = model_make(&(struct model_options){
+        .architecture = "qwen3", .tokenizer = "gpt2", .pre = "qwen2", .qk_norm = true});
     open_maker(&maker, &m);
     expect_numbers(&m);
     assert_int_equal(m.in.tensor_count, 2 + MODEL_LAYERS * 11);
@@ -163,10 +169,98 @@ static void qwen3(void **state) {
     close_model(&m);
 }
 
+/* Norm weights come without the one that the converter added; four norms a layer. */
+static void gemma3(void **state) {
+    (void)state;
+    struct model m;
+    struct gguf_maker maker = model_make(&(struct model_options){
+        .architecture = "gemma3", .tokenizer = "llama", .qk_norm = true, .gemma = true});
+    open_maker(&maker, &m);
+    assert_string_equal(m.config.model_type, "gemma3_text");
+    assert_int_equal(m.in.tensor_count, 2 + MODEL_LAYERS * 13);
+    expect_int(&m, "sliding_window", 32);
+    expect_int(&m, "query_pre_attn_scalar", MODEL_HEAD);
+    static const char *const norms[][2] = {
+        {"model.layers.1.input_layernorm.weight", "blk.1.attn_norm.weight"},
+        {"model.layers.1.post_attention_layernorm.weight", "blk.1.post_attention_norm.weight"},
+        {"model.layers.1.pre_feedforward_layernorm.weight", "blk.1.ffn_norm.weight"},
+        {"model.layers.1.post_feedforward_layernorm.weight", "blk.1.post_ffw_norm.weight"},
+        {"model.layers.0.self_attn.q_norm.weight", "blk.0.attn_q_norm.weight"},
+        {"model.norm.weight", "output_norm.weight"},
+    };
+    for (size_t i = 0; i < sizeof norms / sizeof *norms; i++) {
+        float got[MODEL_HIDDEN], stored[MODEL_HIDDEN];
+        size_t at = index_of(&m, norms[i][0]);
+        const struct gguf_tensor *source = gguf_find_tensor(&m.g, norms[i][1]);
+        assert_ptr_equal(m.in.tensors[at].source, source);
+        gguf_dequantize(source, 0, source->shape[0], stored);
+        assert_int_equal(gguf_import_row(&m.in, at, 0, got, NULL), 0);
+        for (int64_t k = 0; k < source->shape[0]; k++) assert_true(got[k] == stored[k] - 1);
+    }
+    expect_order(&m, "model.layers.1.self_attn.q_proj.weight", "blk.1.attn_q.weight", STRAIGHT);
+    close_model(&m);
+}
+
+static void qwen3moe(void **state) {
+    (void)state;
+    struct model_options o = {.architecture = "qwen3moe",
+                              .tokenizer = "gpt2",
+                              .pre = "qwen2",
+                              .qk_norm = true,
+                              .experts = 3};
+    struct model m;
+    struct gguf_maker maker = model_make(&o);
+    open_maker(&maker, &m);
+    assert_string_equal(m.config.model_type, "qwen3_moe");
+    assert_int_equal(m.in.tensor_count, 2 + MODEL_LAYERS * (9 + 3 * 3));
+    expect_int(&m, "num_experts", 3);
+    expect_int(&m, "num_experts_per_tok", 1);
+    assert_true(flag(&m, "norm_topk_prob"));
+    /* Row 1 of expert 2 in its stack of [3, I, H], and of [3, H, I]. */
+    float row[MODEL_HIDDEN], first;
+    const int64_t rows[] = {MODEL_HEAD, MODEL_HIDDEN};
+    for (int i = 0; i < 2; i++) {
+        size_t at = index_of(&m, i ? "model.layers.1.mlp.experts.2.down_proj.weight"
+                                   : "model.layers.1.mlp.experts.2.up_proj.weight");
+        const struct gguf_import_tensor *t = &m.in.tensors[at];
+        assert_int_equal(t->rows, rows[i]);
+        gguf_dequantize(t->source, 0, 1, &first);
+        assert_int_equal(gguf_import_row(&m.in, at, 1, row, NULL), 0);
+        for (int64_t k = 0; k < t->cols; k++)
+            assert_true(row[k] == first + (float)((2 * t->rows + 1) * t->cols + k));
+    }
+    close_model(&m);
+}
+
+/* More experts than the stacks hold: found before a table is made for them. */
+static void experts_are_counted(void **state) {
+    (void)state;
+    struct model_options o = {.architecture = "qwen3moe",
+                              .tokenizer = "gpt2",
+                              .pre = "qwen2",
+                              .qk_norm = true,
+                              .experts = 3};
+    struct gguf_maker maker = model_make(&o);
+    struct str file = gguf_finish(&maker);
+    struct imp_error err = {0};
+    struct gguf g;
+    struct gguf_import in;
+    static const char key[] = "qwen3moe.expert_count";
+    char *at = memmem(file.data, file.size, key, sizeof key - 1);
+    assert_non_null(at);
+    at[sizeof key - 1 + 4] = 4; /* behind the type comes the value */
+    assert_int_equal(gguf_parse((uint8_t *)file.data, file.size, "m", &g, NULL), 0);
+    assert_int_equal(gguf_import_open(&g, &in, &err), IMP_ERR_FILE);
+    assert_non_null(strstr(err.where, "blk.0.ffn_down_exps.weight"));
+    gguf_close(&g);
+    str_free(&file);
+    gguf_maker_free(&maker);
+}
+
 /* ---- rope ---- */
 
-static const struct model_options PLAIN = {"llama", "gpt2", "smollm", NULL,
-                                           false,   false,  false,    false};
+static const struct model_options PLAIN = {
+    .architecture = "llama", .tokenizer = "gpt2", .pre = "smollm"};
 
 /* Two frequencies of a head of 4 at theta 1e6: wavelengths 6.28 (kept) and 6283 (between). */
 static struct gguf_maker with_divisors(float first, float second) {
@@ -234,8 +328,8 @@ static void bpe(void **state) {
 static void sentencepiece(void **state) {
     (void)state;
     struct model m;
-    struct gguf_maker maker = model_make(
-        &(struct model_options){"llama", "llama", NULL, NULL, false, false, false, false});
+    struct gguf_maker maker =
+        model_make(&(struct model_options){.architecture = "llama", .tokenizer = "llama"});
     open_maker(&maker, &m);
     /* The whole word's score comes first; "ab" before "bc". */
     expect_ids(&m, "abc", TOKENIZE_ADD_SPECIAL, (int[]){1, 4, 11}, 3);
@@ -259,9 +353,11 @@ static void negative_zero(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(llama),         cmocka_unit_test(qwen2), cmocka_unit_test(qwen3),
-        cmocka_unit_test(llama3_rope),   cmocka_unit_test(bpe),   cmocka_unit_test(sentencepiece),
-        cmocka_unit_test(negative_zero),
+        cmocka_unit_test(llama),         cmocka_unit_test(qwen2),
+        cmocka_unit_test(qwen3),         cmocka_unit_test(llama3_rope),
+        cmocka_unit_test(bpe),           cmocka_unit_test(sentencepiece),
+        cmocka_unit_test(negative_zero), cmocka_unit_test(gemma3),
+        cmocka_unit_test(qwen3moe),      cmocka_unit_test(experts_are_counted),
     };
     return cmocka_run_group_tests_name("gguf_import", tests, NULL, NULL);
 }

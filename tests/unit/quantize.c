@@ -164,12 +164,21 @@ static void policy(void **state) {
         {"model.layers.10.mlp.down_proj.weight", 48, true},
         {"model.layers.3.mlp.experts.7.up_proj.weight", 64, true},
         {"model.layers.3.block_sparse_moe.experts.7.w2.weight", 64, true},
-        {"model.layers.3.linear_attn.in_proj_qkv.weight", 64, true},
+        {"language_model.model.layers.3.self_attn.o_proj.weight", 64, true},
         {"model.language_model.layers.3.mlp.gate_proj.weight", 64, true},
         {"model.layers.0.mlp.gate_proj.weight", 24, false}, /* not whole blocks */
         {"model.layers.0.mlp.gate.weight", 64, false},      /* router */
         {"model.layers.0.mlp.shared_expert_gate.weight", 64, false},
         {"model.layers.3.linear_attn.in_proj_a.weight", 64, false},
+        {"model.layers.3.linear_attn.in_proj_qkv.weight", 64, false},
+        {"model.layers.3.linear_attn.out_proj.weight", 64, false},
+        {"model.layers.0.mlp.router.weight", 64, false},
+        {"model.language_model.layers.0.router.proj.weight", 64, false},
+        {"model.language_model.layers.0.per_layer_input_gate.weight", 64, false},
+        {"model.language_model.layers.0.per_layer_projection.weight", 64, false},
+        {"model.language_model.per_layer_model_projection.weight", 64, false},
+        {"model.language_model.embed_tokens_per_layer.weight", 64, false},
+        {"model.embed_vision.embedding_projection.weight", 64, false},
         {"model.layers.0.input_layernorm.weight", 64, false},
         {"model.embed_tokens.weight", 64, false},
         {"lm_head.weight", 64, false},
@@ -196,6 +205,28 @@ static void policy(void **state) {
     assert_string_not_equal(a.data, b.data);
     str_free(&a);
     str_free(&b);
+}
+
+static void input_names(void **state) {
+    (void)state;
+    static const char *const cases[][2] = {
+        {"model.layers.1.self_attn.q_proj.weight", "model.layers.1.self_attn.q_proj"},
+        {"model.layers.1.mlp.experts.7.up_proj.weight", "model.layers.1.mlp.experts.7.in"},
+        {"model.layers.1.mlp.experts.12.gate_proj.weight", "model.layers.1.mlp.experts.12.in"},
+        {"model.layers.1.mlp.experts.7.down_proj.weight", "model.layers.1.mlp.experts.7.out"},
+        {"model.layers.1.block_sparse_moe.experts.3.w2.weight",
+         "model.layers.1.block_sparse_moe.experts.3.out"},
+        {"model.layers.1.mlp.shared_expert.down_proj.weight",
+         "model.layers.1.mlp.shared_expert.down_proj"},
+        {"w1.weight", "w1"},
+    };
+    struct str name = {0};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        struct source_tensor t = matrix(cases[i][0], 32, 64);
+        policy_input(&t, &name);
+        assert_string_equal(name.data, cases[i][1]);
+    }
+    str_free(&name);
 }
 
 /* ---- moments ---- */
@@ -578,6 +609,7 @@ int main(void) {
         cmocka_unit_test(search_stays_in_range),
         cmocka_unit_test(instruction_sets_agree),
         cmocka_unit_test(policy),
+        cmocka_unit_test(input_names),
         cmocka_unit_test(moments_share),
         cmocka_unit_test(amax_equals_modelopt),
         cmocka_unit_test(none_keeps_every_bit),

@@ -198,6 +198,9 @@ static void run_group(struct cpu_backend *cpu, const struct op_moe *op, const st
     cpu->hooks->linears(cpu, up, group->expert_rows, group->count);
     cpu->hooks->glu(cpu, &glu, group->rows);
     cpu->hooks->linears(cpu, down, group->expert_rows, group->count);
+    for (int i = 0; op->inner && i < group->rows; i++)
+        memcpy((uint8_t *)op->inner + (size_t)m->order[group->begin + i] * a_bytes,
+               m->a + (size_t)i * a_bytes, a_bytes);
 }
 
 struct combine_job {
