@@ -24,6 +24,18 @@ done
     --model imp-amax="$work/imp-amax-compressed-tensors" \
     --model imp-sweep="$work/imp-sweep-compressed-tensors" \
     --model imp-weighted="$work/imp-weighted-compressed-tensors"
+# One tiny model of every family, in both dialects.
+for model in "$here"/../data/models/tiny-*; do
+    grep -q '"quant_method": "[^m]\|"quant_method": "modelopt' "$model/config.json" && continue
+    for format in compressed-tensors modelopt; do
+        out=$work/imp-$(basename "$model")-$format
+        rm -rf "$out"
+        "$imp" quantize "$model" "$out" --format $format --quiet
+        set -- "$@" "$out"
+    done
+done
+shift 4
+"$python" "$here/check_written.py" --imp "$imp" "$@"
 # Gemma 3 270M: the import, imp's methods and both makers' files, by transformers and by imp.
 gemma=$work/gemma-3-270m-q4_k_m.gguf
 "$here/fetch_gemma.sh" "$python" "$work"

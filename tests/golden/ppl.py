@@ -1,11 +1,12 @@
 """Perplexity of a text by transformers in fp32: the figures that `imp score --text` must meet.
 
-    python ppl.py --gguf FILE [--model NAME=FOLDER ...] [--tokens 8192] [--write]
+    python ppl.py --gguf FILE [--model NAME=FOLDER ...] [--tokens 8192] [--imp BIN] [--write]
 
-The text is encoded whole, without special tokens, and cut into windows of 1024 without overlap, each
+The text is encoded without special tokens and cut into windows of 1024 without overlap, each
 from an empty cache; a window predicts all its tokens but the first. KL and top-1 agreement are
 against the first model named. `windows` are the means of single
-windows, so that a shorter text can be compared too. --write keeps the figures in tests/data/golden.
+windows, so that a shorter text can be compared too. With --imp, that binary's reference
+must give the same within --within. --write keeps the figures in tests/data/golden.
 """
 import argparse
 import json
@@ -51,10 +52,10 @@ def score(model, ids, window, reference):
 
 
 def compare(imp, folder, expected, args):
-    """imp's own figure for the same windows of the same text."""
+    """The same windows of the same text by imp's fp32 reference."""
     done = subprocess.run([imp, "score", folder, "--text", TEXT, "--window", str(args.window),
-                           "--tokens", str(args.tokens), "--json", "--quiet"],
-                          capture_output=True, text=True, check=True)
+                           "--tokens", str(args.tokens), "--json", "--quiet", "--set",
+                           "runtime.reference=true"], capture_output=True, text=True, check=True)
     got = json.loads(done.stdout)
     off = got["perplexity"] / expected["perplexity"] - 1
     print(f"  imp: perplexity {got['perplexity']:.5f}, {100 * off:+.4f} %", flush=True)
@@ -73,6 +74,7 @@ def main():
     parser.add_argument("--within", type=float, default=1e-3)
     parser.add_argument("--write", nargs="?", const="perplexity.json", metavar="NAME.json")
     args = parser.parse_args()
+    # Far more text than so many tokens take: what comes later changes none of them.
     ids = hf.gguf_ids(args.gguf, TEXT.read_text()[:8 * args.tokens])[:args.tokens]
     if args.ids:
         args.ids.write_text(json.dumps(ids))

@@ -162,6 +162,24 @@ def test_same_tensors_and_logits(name, tmp_path):
     assert score(tmp_path / "new", tmp_path).tobytes() == score(folder, tmp_path).tobytes()
 
 
+@pytest.mark.parametrize("name", ["tiny-qwen3-moe", "tiny-gemma3-text"])
+def test_same_nvfp4(name, tmp_path):
+    """Calibrated, from the file and from the folder."""
+    folder = source(name, tmp_path)
+    if dense_layers(name, folder):
+        keep_mixtures(folder)
+    write(folder, tmp_path / "m.gguf", CASES[name])
+    made = []
+    for start in (folder, tmp_path / "m.gguf"):
+        made.append(tmp_path / f"{start.name}.nvfp4")
+        done = run("quantize", start, made[-1], "--method", "weighted", "--quiet")
+        assert done.returncode == 0 and done.stderr == "", done.stderr
+    a, b = exact.read_folder(made[0]), exact.read_folder(made[1])
+    assert {k: (v[0], v[1].tobytes()) for k, v in a.items()} == {
+        k: (v[0], v[1].tobytes()) for k, v in b.items()}
+    assert any(k.endswith(".weight_packed") for k in a)
+
+
 def keep_mixtures(folder):
     """Only the layers with experts, renumbered: what the converter can write."""
     tensors = exact.read_folder(folder)
