@@ -35,7 +35,13 @@ def base_of(name):
 
 
 MADE = [n for n in folders() if base_of(n)]
-PLAIN = [n for n in folders() if not any(n.endswith(e) for e in MAKERS)]
+def is_source(name):
+    """Nothing is quantised in it, or only as gpt-oss ships it."""
+    config = json.loads((MODELS / name / "config.json").read_text())
+    return config.get("quantization_config", {}).get("quant_method", "mxfp4") == "mxfp4"
+
+
+PLAIN = [n for n in folders() if is_source(n)]
 MIXTURES = [n for n in PLAIN if any(".experts." in t for t in exact.read_folder(MODELS / n))]
 
 
