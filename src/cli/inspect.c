@@ -54,6 +54,19 @@ static void print_layer_kinds(yyjson_val *root) {
     }
 }
 
+/* {"BF16": {"tensors": 3, "bytes": 100}, ...}: a line each. */
+static void print_counts(yyjson_val *object) {
+    yyjson_val *key, *entry;
+    size_t i, n;
+    yyjson_obj_foreach(object, i, n, key, entry) {
+        struct str bytes = {0};
+        add_bytes_text(&bytes, yyjson_get_uint(yyjson_obj_get(entry, "bytes")));
+        printf("  %-20s %6llu tensors %12s\n", yyjson_get_str(key),
+               (unsigned long long)yyjson_get_uint(yyjson_obj_get(entry, "tensors")), bytes.data);
+        str_free(&bytes);
+    }
+}
+
 static void print_summary(yyjson_val *root) {
     static const char *const rows[][2] = {
         {"path", "path"},
@@ -83,16 +96,10 @@ static void print_summary(yyjson_val *root) {
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++)
         print_value(rows[i][0], yyjson_obj_get(root, rows[i][1]));
     print_layer_kinds(root);
-    yyjson_val *dtypes = yyjson_obj_get(root, "dtypes"), *key, *entry;
-    size_t i, n;
-    if (!yyjson_is_obj(dtypes)) return;
-    yyjson_obj_foreach(dtypes, i, n, key, entry) {
-        struct str bytes = {0};
-        add_bytes_text(&bytes, yyjson_get_uint(yyjson_obj_get(entry, "bytes")));
-        printf("  %-20s %6llu tensors %12s\n", yyjson_get_str(key),
-               (unsigned long long)yyjson_get_uint(yyjson_obj_get(entry, "tensors")), bytes.data);
-        str_free(&bytes);
-    }
+    print_counts(yyjson_obj_get(root, "dtypes"));
+    /* What they are for, where it is not the language model alone. */
+    if (yyjson_obj_size(yyjson_obj_get(root, "roles")) > 1)
+        print_counts(yyjson_obj_get(root, "roles"));
 }
 
 static void print_memory(yyjson_val *root) {

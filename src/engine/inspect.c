@@ -45,6 +45,13 @@ static void close_object(struct inspection *in) {
     in->first = false;
 }
 
+/* Of the language model alone. */
+static size_t text_bytes(const struct checkpoint *ck) {
+    struct checkpoint_counts counts;
+    checkpoint_count(ck, &counts);
+    return (size_t)counts.bytes[TENSOR_TEXT];
+}
+
 static size_t tensor_bytes(const struct checkpoint *ck) {
     size_t total = 0;
     for (size_t i = 0; i < ck->tensor_count; i++) total += ck->tensors[i]->bytes;
@@ -62,6 +69,20 @@ static void put_dtypes(struct inspection *in) {
         if (count[t] == 0) continue;
         key(in, dtype_name((enum dtype)t));
         str_printf(&in->out, "{\"tensors\": %zu, \"bytes\": %zu}", count[t], bytes[t]);
+    }
+    close_object(in);
+}
+
+/* What the tensors are for: of the language model, of a drafter, of a vision tower ... */
+static void put_roles(struct inspection *in) {
+    struct checkpoint_counts counts;
+    checkpoint_count(&in->ck, &counts);
+    open_object(in, "roles");
+    for (int r = 0; r < TENSOR_ROLES; r++) {
+        if (counts.tensors[r] == 0) continue;
+        key(in, checkpoint_role_name((enum tensor_role)r));
+        str_printf(&in->out, "{\"tensors\": %zu, \"bytes\": %llu}", counts.tensors[r],
+                   (unsigned long long)counts.bytes[r]);
     }
     close_object(in);
 }
@@ -185,7 +206,7 @@ static void put_desc(struct inspection *in) {
     if (in->ck.tensor_count > 0) {
         key(in, "bits_per_weight");
         str_printf(&in->out, "%.3f",
-                   8.0 * (double)tensor_bytes(&in->ck) / (double)model_desc_parameters(d));
+                   8.0 * (double)text_bytes(&in->ck) / (double)model_desc_parameters(d));
     }
 }
 
@@ -196,7 +217,7 @@ static int put_memory(struct inspection *in, const struct imp_options *options,
     struct limits l = {0};
     int threads, rc = open_backend(options, &be, &threads, err);
     if (rc < 0) return rc;
-    size_t weights = tensor_bytes(&in->ck);
+    size_t weights = text_bytes(&in->ck);
     if (weights == 0) weights = (size_t)model_desc_parameters(&in->desc) * 2;
     rc = limits_make(&in->desc, be, options, threads, weights, &l, err);
     bool fits = rc == 0;
@@ -253,6 +274,7 @@ static int describe(struct inspection *in, const char *path, const struct imp_op
     str_add_text(&in->out, rc == 0 ? "true" : "false");
     if (rc < 0) put_string(in, "reason", err->message);
     put_dtypes(in);
+    put_roles(in);
     put_tensors(in);
     str_add_text(&in->out, "}");
     return rc;

@@ -136,6 +136,16 @@ static int reserve(struct imp_engine *e, struct imp_error *err) {
     return model_reserve(&e->model, &l->step, &memory, err);
 }
 
+/* Not always a fault: Gemma 4's files have keys and values of layers that use another's. */
+static void report_unread(const struct imp_engine *e) {
+    const struct tensor *first;
+    size_t count = checkpoint_unread(&e->checkpoint, &first);
+    if (count > 0)
+        log_line(&e->options.log, LOG_INFO,
+                 "%s: %zu tensors of the language model have no use here, among them %s",
+                 e->checkpoint.path, count, first->name);
+}
+
 static int open_model(struct imp_engine *e, const char *path, struct imp_error *err) {
     int threads, rc;
     if ((rc = checkpoint_open(path, true, &e->options.log, &e->checkpoint, err)) < 0 ||
@@ -145,6 +155,7 @@ static int open_model(struct imp_engine *e, const char *path, struct imp_error *
                           &e->limits, err)) < 0 ||
         (rc = reserve(e, err)) < 0)
         return rc;
+    report_unread(e);
     int32_t known = tokenizer_size(e->tokenizer);
     e->usable_vocab = known < e->model.desc.vocab ? known : e->model.desc.vocab;
     describe_quantisation(e);
