@@ -78,7 +78,8 @@ typedef int (*imp_progress_fn)(void *ctx, const char *stage, uint64_t done, uint
 typedef struct imp_engine imp_engine;
 
 /* Opens a model folder (config.json, tokenizer.json or tekken.json, *.safetensors), checks every
- * tensor, plans memory, allocates all of it, and starts the engine's thread. options may be NULL. */
+ * tensor, plans memory, allocates all of it, and starts the engine's thread. options may be NULL.
+ */
 int imp_open(const char *path, const imp_options *options, imp_engine **out, imp_error *err);
 /* Only the tokenizer and the chat template: imp_tokenize, imp_detokenize, imp_render_chat work. */
 int imp_open_text(const char *path, const imp_options *options, imp_engine **out, imp_error *err);

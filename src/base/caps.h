@@ -31,7 +31,8 @@
 #define CAP_PATTERN_BYTES      8192u /* of one regular expression */
 #define CAP_PATTERN_DEPTH      32
 #define CAP_PATTERN_REPEAT     1000
-#define CAP_PATTERN_STEPS      100000000u /* of one match */
+#define CAP_PATTERN_STEPS      16 /* of one match, for each byte that it may look at */
+#define CAP_PATTERN_READS      64 /* of each byte of a text, by long matches together */
 #define CAP_PATTERN_STACK      (1u << 20)
 #define CAP_TEMPLATE_BYTES     (4u << 20)
 #define CAP_TEMPLATE_DEPTH     200       /* nesting of statements, expressions and macro calls */

@@ -1,6 +1,7 @@
 #include "text/regex.h"
 
 #include <stdlib.h>
+#include <string.h>
 
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -8,8 +9,14 @@
 #include "base/caps.h"
 #include "base/error.h"
 
+/* The first window of text that a match may look at, and how it grows. */
+enum { WINDOW = 64, WINDOW_GROWTH = 4 };
+enum { FREE_READS = 1 << 14 }; /* of short texts, times CAP_PATTERN_READS */
+
 struct regex {
-    pcre2_code *code;
+    pcre2_code *code; /* NULL: the literal */
+    char *literal;
+    size_t literal_size;
     bool jit;
 };
 
@@ -21,7 +28,8 @@ static int compile(const char *pattern, size_t size, const char *where, struct r
     int number;
     PCRE2_SIZE offset;
     /* Ruby's ^ and $ are those of every line. */
-    uint32_t options = PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C;
+    uint32_t options =
+        PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C | PCRE2_ANCHORED;
     pcre2_code *code = pcre2_compile((PCRE2_SPTR)pattern, size, options, &number, &offset, context);
     pcre2_compile_context_free(context);
     if (code == NULL) {
@@ -32,7 +40,7 @@ static int compile(const char *pattern, size_t size, const char *where, struct r
     }
     struct regex *regex = mem_zero(1, sizeof *regex);
     regex->code = code;
-    regex->jit = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE) == 0;
+    regex->jit = pcre2_jit_compile(code, PCRE2_JIT_COMPLETE | PCRE2_JIT_PARTIAL_HARD) == 0;
     *out = regex;
     return 0;
 }
@@ -51,15 +59,11 @@ int regex_compile_literal(struct slice literal, const char *where, struct regex 
     if (literal.size == 0 || literal.size > CAP_PATTERN_BYTES) {
         return error_set(err, IMP_ERR_UNSUPPORTED, where, "a pattern of %zu bytes", literal.size);
     }
-    struct str text = {0};
-    for (size_t i = 0; i < literal.size;) {
-        uint32_t c;
-        i += utf8_decode(literal.data + i, literal.size - i, &c);
-        str_printf(&text, "\\x{%x}", c);
-    }
-    int rc = compile(text.data, text.size, where, out, err);
-    str_free(&text);
-    return rc;
+    struct regex *regex = mem_zero(1, sizeof *regex);
+    regex->literal = mem_strndup(literal.data, literal.size);
+    regex->literal_size = literal.size;
+    *out = regex;
+    return 0;
 }
 
 struct regex *regex_word_new(bool words) {
@@ -80,6 +84,7 @@ struct regex *regex_word_new(bool words) {
 
 bool regex_matches_empty(const struct regex *regex) {
     uint32_t empty = 0;
+    if (regex->code == NULL) return false;
     pcre2_pattern_info(regex->code, PCRE2_INFO_MATCHEMPTY, &empty);
     return empty != 0;
 }
@@ -87,6 +92,7 @@ bool regex_matches_empty(const struct regex *regex) {
 void regex_free(struct regex *regex) {
     if (regex == NULL) return;
     pcre2_code_free(regex->code);
+    free(regex->literal);
     free(regex);
 }
 
@@ -97,7 +103,6 @@ void regex_scratch_init(struct regex_scratch *scratch) {
     scratch->match_data = pcre2_match_data_create(1, NULL);
     check(context != NULL && scratch->match_data != NULL);
     if (stack != NULL) pcre2_jit_stack_assign(context, NULL, stack);
-    pcre2_set_match_limit(context, CAP_PATTERN_STEPS);
     scratch->match_context = context;
     scratch->jit_stack = stack;
 }
@@ -109,28 +114,57 @@ void regex_scratch_free(struct regex_scratch *scratch) {
     *scratch = (struct regex_scratch){0};
 }
 
-static bool match_at(const struct regex *regex, struct regex_scratch *scratch, const char *text,
-                     size_t size, size_t from) {
-    PCRE2_SPTR subject = (PCRE2_SPTR)text;
-    int rc = regex->jit ? pcre2_jit_match(regex->code, subject, size, from, 0, scratch->match_data,
-                                          scratch->match_context)
-                        : pcre2_match(regex->code, subject, size, from, PCRE2_NO_UTF_CHECK,
-                                      scratch->match_data, scratch->match_context);
-    return rc >= 0;
+/* A match that begins at iter->from, in a window of text that grows when the matcher has looked at
+ * its end: so what it looks at is known, and many matches that each read on for ever are given up
+ * by a sum that depends on the text alone. Returns what pcre2_match does. */
+static int match_here(const struct regex *regex, struct regex_scratch *scratch, const char *text,
+                      size_t size, struct regex_iter *iter) {
+    for (size_t window = WINDOW;; window *= WINDOW_GROWTH) {
+        bool whole = size - iter->from <= window;
+        size_t end = whole ? size : iter->from + window;
+        while (!whole && ((unsigned char)text[end] & 0xc0) == 0x80) end--;
+        if (window > WINDOW) iter->spent += end - iter->from;
+        if (iter->spent / CAP_PATTERN_READS > size + FREE_READS) return PCRE2_ERROR_MATCHLIMIT;
+        size_t steps = CAP_PATTERN_STEPS * (end - iter->from + WINDOW);
+        pcre2_set_match_limit(scratch->match_context,
+                              steps < UINT32_MAX ? (uint32_t)steps : UINT32_MAX);
+        PCRE2_SPTR subject = (PCRE2_SPTR)text;
+        uint32_t options = whole ? 0 : PCRE2_PARTIAL_HARD;
+        int rc = regex->jit ? pcre2_jit_match(regex->code, subject, end, iter->from, options,
+                                              scratch->match_data, scratch->match_context)
+                            : pcre2_match(regex->code, subject, end, iter->from,
+                                          PCRE2_NO_UTF_CHECK | options, scratch->match_data,
+                                          scratch->match_context);
+        if (rc != PCRE2_ERROR_PARTIAL) return rc;
+    }
+}
+
+static bool next_literal(const struct regex *regex, const char *text, size_t size,
+                         struct regex_iter *iter, size_t *start, size_t *end) {
+    if (iter->from >= size) return false;
+    const char *found =
+        memmem(text + iter->from, size - iter->from, regex->literal, regex->literal_size);
+    if (found == NULL) return false;
+    *start = (size_t)(found - text);
+    *end = iter->from = *start + regex->literal_size;
+    return true;
 }
 
 bool regex_next(const struct regex *regex, struct regex_scratch *scratch, const char *text,
                 size_t size, struct regex_iter *iter, size_t *start, size_t *end) {
-    while (iter->from <= size && match_at(regex, scratch, text, size, iter->from)) {
-        const PCRE2_SIZE *at = pcre2_get_ovector_pointer(scratch->match_data);
-        if (at[0] == at[1] && iter->matched && iter->last_end == at[1]) {
+    if (regex->code == NULL) return next_literal(regex, text, size, iter, start, end);
+    while (iter->from <= size) {
+        int rc = match_here(regex, scratch, text, size, iter);
+        if (rc < 0 && rc != PCRE2_ERROR_NOMATCH) return false;
+        size_t to = rc < 0 ? 0 : pcre2_get_ovector_pointer(scratch->match_data)[1];
+        bool again = rc >= 0 && to == iter->from && iter->matched && iter->last_end == to;
+        if (rc < 0 || again) {
             size_t step = utf8_sequence_length(text + iter->from, size - iter->from);
             iter->from += step ? step : 1;
             continue;
         }
-        *start = at[0];
-        *end = at[1];
-        iter->from = iter->last_end = at[1];
+        *start = iter->from;
+        *end = iter->from = iter->last_end = to;
         iter->matched = true;
         return true;
     }

@@ -37,9 +37,11 @@ void regex_scratch_free(struct regex_scratch *scratch);
  * right behind the last match is passed over. */
 struct regex_iter {
     size_t from, last_end;
+    size_t spent; /* bytes looked at beyond the first window of each match */
     bool matched;
 };
-/* text is valid UTF-8. False: no more; also if the engine gives up (its limit of steps). */
+/* text is valid UTF-8. False: no more; also if it is given up, after more steps or more reading
+ * than CAP_PATTERN_STEPS and CAP_PATTERN_READS allow, which depends on pattern and text alone. */
 bool regex_next(const struct regex *regex, struct regex_scratch *scratch, const char *text,
                 size_t size, struct regex_iter *iter, size_t *start, size_t *end);
 

@@ -48,7 +48,8 @@ struct text_span {
 
 /* Appends to *out. Broken UTF-8: each broken byte counts as U+FFFD. Linear in size, but for a
  * factor of log n where the file does not split the text. Where one of the file's expressions takes
- * more than CAP_PATTERN_STEPS steps at one place, the rest of that stretch is left in one piece. */
+ * more steps or reading than the caps on patterns allow, the rest of that stretch is left in one
+ * piece. */
 void tokenizer_encode(const struct tokenizer *t, const char *text, size_t size,
                       const struct text_span *spans, size_t span_count, unsigned flags,
                       struct ids *out);

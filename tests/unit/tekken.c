@@ -77,81 +77,79 @@ static void check_ids(const struct tokenizer *t, const char *text, unsigned flag
     ids_free(&ids);
 }
 
+/* What is wrong, and where that is said. */
+static const struct {
+    struct file file;
+    const char *where;
+    int code;
+} broken[] = {
+    {{.version = "\"v99\""}, "$.config.version", IMP_ERR_UNSUPPORTED},
+    {{.version = "3"}, "$.config.version", IMP_ERR_FILE},
+    {{.version = "null"}, "$.config.version", IMP_ERR_UNSUPPORTED},
+    {{.config_more = ",\"new\":1"}, "$.config.new", IMP_ERR_UNSUPPORTED},
+    {{.more = ",\"new\":1"}, "$.new", IMP_ERR_UNSUPPORTED},
+    {{.pattern = "\"(a+)+\""}, "$.config.pattern", IMP_ERR_UNSUPPORTED},
+    {{.pattern = "\"a{1,3}+\""}, "$.config.pattern", IMP_ERR_UNSUPPORTED},
+    {{.pattern = "\"\""}, "$.config.pattern", IMP_ERR_UNSUPPORTED},
+    {{.pattern = "7"}, "$.config.pattern", IMP_ERR_FILE},
+    {{.declared = "258"}, "$.config.num_vocab_tokens", IMP_ERR_FILE},
+    {{.declared = "-1"}, "$.config.num_vocab_tokens", IMP_ERR_FILE},
+    {{.vocab_size = "261"}, "$.config.default_vocab_size", IMP_ERR_FILE},
+    {{.vocab_size = "258"}, "$.config.default_vocab_size", IMP_ERR_FILE},
+    {{.vocab_size = "2"}, "$.config.default_vocab_size", IMP_ERR_FILE},
+    {{.vocab_size = "4294967295", .specials = "4294967038"},
+     "$.config.default_num_special_tokens",
+     IMP_ERR_FILE},
+    {{.vocab_size = "99999999999"}, "$.config.default_vocab_size", IMP_ERR_FILE},
+    {{.specials = "100001"}, "$.config.default_num_special_tokens", IMP_ERR_FILE},
+    {{.specials = "\"3\""}, "$.config.default_num_special_tokens", IMP_ERR_FILE},
+    {{.tokens = TOKEN("257", "YWI=")}, "$.vocab[256].rank", IMP_ERR_FILE},
+    {{.tokens = TOKEN("\"256\"", "YWI=")}, "$.vocab[256].rank", IMP_ERR_FILE},
+    {{.tokens = TOKEN("256", "YWI")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
+    {{.tokens = TOKEN("256", "YW=I")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
+    {{.tokens = TOKEN("256", "=WIx")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
+    {{.tokens = TOKEN("256", "YW I")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
+    {{.tokens = TOKEN("256", "")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
+    {{.tokens = TOKEN("256", "YQ==")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
+    {{.tokens = ",{\"rank\":256,\"token_bytes\":5}"}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
+    {{.tokens = ",{\"rank\":256,\"token_bytes\":\"YWI=\",\"x\":1}"},
+     "$.vocab[256].x",
+     IMP_ERR_UNSUPPORTED},
+    {{.tokens = ",7"}, "$.vocab[256]", IMP_ERR_FILE},
+    {{.byte = "{\"rank\":65,\"token_bytes\":\"Qg==\"}"}, "$.vocab[65].token_bytes", IMP_ERR_FILE},
+    {{.byte = "{\"rank\":65,\"token_bytes\":\"QUE=\"}"}, "$.vocab[65].token_bytes", IMP_ERR_FILE},
+    {{.version = "\"v13\""}, "$.special_tokens", IMP_ERR_FILE},
+    {{.special_tokens = "7"}, "$.special_tokens", IMP_ERR_FILE},
+    {{.special_tokens = "[1,2,3,4]"}, "$.special_tokens", IMP_ERR_FILE},
+    {{.special_tokens = "[1]"}, "$.special_tokens[0]", IMP_ERR_FILE},
+    {{.special_tokens = "[{\"rank\":1,\"token_str\":\"<s>\"}]"},
+     "$.special_tokens[0].rank",
+     IMP_ERR_FILE},
+    {{.special_tokens = "[{\"rank\":0,\"token_str\":\"\"}]"},
+     "$.special_tokens[0].token_str",
+     IMP_ERR_FILE},
+    {{.special_tokens = "[{\"rank\":0}]"}, "$.special_tokens[0].token_str", IMP_ERR_FILE},
+    {{.special_tokens = "[{\"rank\":0,\"token_str\":\"x\"},{\"rank\":1,\"token_str\":\"x\"}]"},
+     "$.special_tokens[1].token_str",
+     IMP_ERR_FILE},
+    {{.special_tokens = "[{\"rank\":0,\"token_str\":\"<SPECIAL_2>\"}]"},
+     "$.special_tokens",
+     IMP_ERR_FILE},
+    {{.special_tokens = "[{\"rank\":0,\"token_str\":\"x\",\"is_control\":1}]"},
+     "$.special_tokens[0].is_control",
+     IMP_ERR_FILE},
+    {{.special_tokens = "[{\"rank\":0,\"token_str\":\"x\",\"lstrip\":true}]"},
+     "$.special_tokens[0].lstrip",
+     IMP_ERR_UNSUPPORTED},
+};
+
 static void broken_files_are_refused(void **state) {
     (void)state;
-    static const struct {
-        struct file file;
-        const char *where;
-        int code;
-    } cases[] = {
-        {{.version = "\"v99\""}, "$.config.version", IMP_ERR_UNSUPPORTED},
-        {{.version = "3"}, "$.config.version", IMP_ERR_FILE},
-        {{.version = "null"}, "$.config.version", IMP_ERR_UNSUPPORTED},
-        {{.config_more = ",\"new\":1"}, "$.config.new", IMP_ERR_UNSUPPORTED},
-        {{.more = ",\"new\":1"}, "$.new", IMP_ERR_UNSUPPORTED},
-        {{.pattern = "\"(a+)+\""}, "$.config.pattern", IMP_ERR_UNSUPPORTED},
-        {{.pattern = "\"a{1,3}+\""}, "$.config.pattern", IMP_ERR_UNSUPPORTED},
-        {{.pattern = "\"\""}, "$.config.pattern", IMP_ERR_UNSUPPORTED},
-        {{.pattern = "7"}, "$.config.pattern", IMP_ERR_FILE},
-        {{.declared = "258"}, "$.config.num_vocab_tokens", IMP_ERR_FILE},
-        {{.declared = "-1"}, "$.config.num_vocab_tokens", IMP_ERR_FILE},
-        {{.vocab_size = "261"}, "$.config.default_vocab_size", IMP_ERR_FILE},
-        {{.vocab_size = "258"}, "$.config.default_vocab_size", IMP_ERR_FILE},
-        {{.vocab_size = "2"}, "$.config.default_vocab_size", IMP_ERR_FILE},
-        {{.vocab_size = "4294967295", .specials = "4294967038"},
-         "$.config.default_num_special_tokens",
-         IMP_ERR_FILE},
-        {{.vocab_size = "99999999999"}, "$.config.default_vocab_size", IMP_ERR_FILE},
-        {{.specials = "100001"}, "$.config.default_num_special_tokens", IMP_ERR_FILE},
-        {{.specials = "\"3\""}, "$.config.default_num_special_tokens", IMP_ERR_FILE},
-        {{.tokens = TOKEN("257", "YWI=")}, "$.vocab[256].rank", IMP_ERR_FILE},
-        {{.tokens = TOKEN("\"256\"", "YWI=")}, "$.vocab[256].rank", IMP_ERR_FILE},
-        {{.tokens = TOKEN("256", "YWI")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
-        {{.tokens = TOKEN("256", "YW=I")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
-        {{.tokens = TOKEN("256", "=WIx")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
-        {{.tokens = TOKEN("256", "YW I")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
-        {{.tokens = TOKEN("256", "")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
-        {{.tokens = TOKEN("256", "YQ==")}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
-        {{.tokens = ",{\"rank\":256,\"token_bytes\":5}"}, "$.vocab[256].token_bytes", IMP_ERR_FILE},
-        {{.tokens = ",{\"rank\":256,\"token_bytes\":\"YWI=\",\"x\":1}"},
-         "$.vocab[256].x",
-         IMP_ERR_UNSUPPORTED},
-        {{.tokens = ",7"}, "$.vocab[256]", IMP_ERR_FILE},
-        {{.byte = "{\"rank\":65,\"token_bytes\":\"Qg==\"}"},
-         "$.vocab[65].token_bytes",
-         IMP_ERR_FILE},
-        {{.byte = "{\"rank\":65,\"token_bytes\":\"QUE=\"}"},
-         "$.vocab[65].token_bytes",
-         IMP_ERR_FILE},
-        {{.version = "\"v13\""}, "$.special_tokens", IMP_ERR_FILE},
-        {{.special_tokens = "7"}, "$.special_tokens", IMP_ERR_FILE},
-        {{.special_tokens = "[1,2,3,4]"}, "$.special_tokens", IMP_ERR_FILE},
-        {{.special_tokens = "[1]"}, "$.special_tokens[0]", IMP_ERR_FILE},
-        {{.special_tokens = "[{\"rank\":1,\"token_str\":\"<s>\"}]"},
-         "$.special_tokens[0].rank",
-         IMP_ERR_FILE},
-        {{.special_tokens = "[{\"rank\":0,\"token_str\":\"\"}]"},
-         "$.special_tokens[0].token_str",
-         IMP_ERR_FILE},
-        {{.special_tokens = "[{\"rank\":0}]"}, "$.special_tokens[0].token_str", IMP_ERR_FILE},
-        {{.special_tokens = "[{\"rank\":0,\"token_str\":\"x\"},{\"rank\":1,\"token_str\":\"x\"}]"},
-         "$.special_tokens[1].token_str",
-         IMP_ERR_FILE},
-        {{.special_tokens = "[{\"rank\":0,\"token_str\":\"<SPECIAL_2>\"}]"},
-         "$.special_tokens",
-         IMP_ERR_FILE},
-        {{.special_tokens = "[{\"rank\":0,\"token_str\":\"x\",\"is_control\":1}]"},
-         "$.special_tokens[0].is_control",
-         IMP_ERR_FILE},
-        {{.special_tokens = "[{\"rank\":0,\"token_str\":\"x\",\"lstrip\":true}]"},
-         "$.special_tokens[0].lstrip",
-         IMP_ERR_UNSUPPORTED},
-    };
-    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+    for (size_t i = 0; i < sizeof broken / sizeof *broken; i++) {
         struct imp_error err;
-        struct tokenizer *t = parse(&cases[i].file, &err);
+        struct tokenizer *t = parse(&broken[i].file, &err);
         if (t != NULL) fail_msg("case %zu is not refused", i);
-        if (err.code != cases[i].code || strstr(err.where, cases[i].where) == NULL) {
+        if (err.code != broken[i].code || strstr(err.where, broken[i].where) == NULL) {
             fail_msg("case %zu: %d, \"%s\", %s", i, err.code, err.where, err.message);
         }
     }

@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "text/regex.h"
 #include "text/tokenizer.h"
 
 #define DATA IMP_SOURCE_DIR "/tests/data/tokenizer/"
@@ -136,6 +137,35 @@ static void tk05_broken_bytes(void **state) {
     a_megabyte_of("\xf0\x9f");
 }
 
+/* Expressions that read the rest of the text again at each place are given up, by a sum of what
+ * they read: the rest is then one piece, the same every time. */
+static void tk03_slow_expressions(void **state) {
+    (void)state;
+    static const char *const patterns[] = {"a*b|a",      "(?:a|b)*c|a",   "(?=a*b)a|a",
+                                           "a*(?!a)b|a", "a*a*a*[bc]d|a", "a*?b|a",
+                                           "a+(?<=b)|a", "(?>a*)b|[^b]",  "a*a*a*a*a*[bc]d"};
+    struct str text = {0};
+    while (text.size < 1000000) str_add_char(&text, 'a');
+    str_add_char(&text, 'd');
+    for (size_t i = 0; i < sizeof patterns / sizeof *patterns; i++) {
+        struct regex *regex = NULL;
+        struct regex_scratch scratch;
+        struct regex_iter iter = {0};
+        struct imp_error err;
+        size_t start, end;
+        assert_int_equal(regex_compile(slice_of(patterns[i]), "p", &regex, &err), 0);
+        regex_scratch_init(&scratch);
+        double from = thread_s();
+        while (regex_next(regex, &scratch, text.data, text.size, &iter, &start, &end)) {
+        }
+        double s = thread_s() - from;
+        if (s > 4 * SLOWER) fail_msg("%s took %.1f s", patterns[i], s);
+        regex_scratch_free(&scratch);
+        regex_free(regex);
+    }
+    str_free(&text);
+}
+
 /* As large as the largest files: 310,000 tokens, twice as many merges, in pairs, a member a line.
  * Token i > 25 is token (i - 26) / 26 with one more letter, and no other. */
 static void write_large(struct str *out) {
@@ -188,6 +218,7 @@ int main(void) {
         cmocka_unit_test(tk05_half_a_special_token),
         cmocka_unit_test(tk05_marks),
         cmocka_unit_test(tk05_broken_bytes),
+        cmocka_unit_test(tk03_slow_expressions),
         cmocka_unit_test(large_files_load_in_a_second),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
