@@ -9,6 +9,22 @@
 #include "base/error.h"
 #include "base/str.h"
 
+/* Under AddressSanitizer what was not handed out is out of bounds, and so is a gap behind each
+ * piece: otherwise a whole block would look like one allocation to it. */
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define ARENA_ASAN 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(ARENA_ASAN)
+#include <sanitizer/asan_interface.h>
+enum { ARENA_GAP_BYTES = 16 };
+#else
+#define ASAN_POISON_MEMORY_REGION(p, n)   ((void)(p), (void)(n))
+#define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
+enum { ARENA_GAP_BYTES = 0 };
+#endif
+
 enum { ARENA_BLOCK_BYTES = 64 << 10, ARENA_ALIGN = 16 };
 
 struct arena_block {
@@ -19,12 +35,13 @@ struct arena_block {
 
 void *arena_alloc(struct arena *arena, size_t bytes) {
     check(bytes < SIZE_MAX / 2);
-    size_t need = (bytes + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1);
+    size_t need = ((bytes + ARENA_ALIGN - 1) & ~(size_t)(ARENA_ALIGN - 1)) + ARENA_GAP_BYTES;
     struct arena_block *block = arena->blocks;
     if (block == NULL || block->size - block->used < need) {
         size_t size = need > ARENA_BLOCK_BYTES / 4 ? need : ARENA_BLOCK_BYTES;
         struct arena_block *fresh = mem_zero(1, sizeof *fresh + size);
         fresh->size = size;
+        ASAN_POISON_MEMORY_REGION(fresh->data, size);
         if (block != NULL && need > ARENA_BLOCK_BYTES / 4) { /* keep filling the current one */
             fresh->next = block->next;
             block->next = fresh;
@@ -36,7 +53,8 @@ void *arena_alloc(struct arena *arena, size_t bytes) {
     }
     void *p = block->data + block->used;
     block->used += need;
-    arena->used_bytes += need;
+    arena->used_bytes += need - ARENA_GAP_BYTES;
+    ASAN_UNPOISON_MEMORY_REGION(p, bytes);
     return p;
 }
 

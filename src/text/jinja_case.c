@@ -20,17 +20,19 @@ bool char_in_ranges(const uint32_t (*ranges)[2], size_t count, uint32_t c) {
 }
 
 bool char_is_lower(uint32_t c) {
+    if (c < 0x80) return c >= 'a' && c <= 'z';
     return utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LL ||
            char_in_ranges(other_lower_ranges, other_lower_count, c);
 }
 
 bool char_is_upper(uint32_t c) {
+    if (c < 0x80) return c >= 'A' && c <= 'Z';
     return utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LU ||
            char_in_ranges(other_upper_ranges, other_upper_count, c);
 }
 
 bool char_is_title(uint32_t c) {
-    return utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LT;
+    return c >= 0x80 && utf8proc_category((utf8proc_int32_t)c) == UTF8PROC_CATEGORY_LT;
 }
 
 static bool is_cased(uint32_t c) {
@@ -39,9 +41,9 @@ static bool is_cased(uint32_t c) {
 
 /* What does not end a word for the rule of the final sigma: Unicode's Case_Ignorable. */
 static bool is_ignorable(uint32_t c) {
-    static const uint16_t middle[] = {0x27,   0x2e,   0x3a,   0xb7,   0x387,  0x55f,
-                                      0x5f4,  0x2018, 0x2019, 0x2024, 0x2027, 0xfe13,
-                                      0xfe52, 0xfe55, 0xff07, 0xff0e, 0xff1a};
+    if (c < 0x80) return c && strchr("'.:^`", (int)c);
+    static const uint16_t middle[] = {0xb7,   0x387,  0x55f,  0x5f4,  0x2018, 0x2019, 0x2024,
+                                      0x2027, 0xfe13, 0xfe52, 0xfe55, 0xff07, 0xff0e, 0xff1a};
     for (size_t i = 0; i < sizeof middle / sizeof *middle; i++) {
         if (c == middle[i]) return true;
     }

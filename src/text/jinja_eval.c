@@ -268,18 +268,7 @@ static bool is_sequence(struct jv v) {
 static struct jv repeat(struct jx *x, struct jv v, struct jv times) {
     int64_t n = int_of(x, times);
     if (n < 0) n = 0;
-    if (v.type == J_STR) {
-        struct jbuf b;
-        buf_init(&b, x);
-        if (v.u.s->n == 0) n = 0;
-        for (int64_t i = 0; i < n; i++) {
-            jx_steps(x, 1);
-            buf_add_str(&b, v.u.s);
-        }
-        struct jv out = buf_take(&b);
-        out.u.s->markup = v.u.s->markup;
-        return out;
-    }
+    if (v.type == J_STR) return str_repeat(x, v.u.s, n);
     struct jv out = list_make(x, v.type, 0);
     if (v.u.l->n == 0) n = 0;
     for (int64_t i = 0; i < n; i++) {

@@ -116,15 +116,13 @@ static struct jv f_format(struct jx *x, struct jcall *c) {
 }
 
 static struct jv f_indent(struct jx *x, struct jcall *c) {
-    struct jbuf b, w;
+    struct jbuf b;
     struct jv s = c->self, width = c->a[0];
     if (s.type == J_UNDEF) jx_fail(x, "%s", s.u.hint);
     if (s.type != J_STR) jx_fail(x, "indent needs a string, not %s", type_name(s));
     if (width.type != J_STR) {
         int64_t n = width.type == J_MISSING ? 4 : int_of(x, width);
-        buf_init(&w, x);
-        for (; n > 0; n--) buf_text(&w, " ", false);
-        width = buf_take(&w);
+        width = str_repeat(x, str_text(x, " ").u.s, n);
     }
     bool first = is_true(x, c->a[1]), blank = is_true(x, c->a[2]);
     buf_init(&b, x);
@@ -173,7 +171,7 @@ static struct jv f_wordcount(struct jx *x, struct jcall *c) {
     struct jstr *s = soft(x, c).u.s;
     int64_t n = 0;
     bool inside = false;
-    jx_steps(x, s->n / 16);
+    jx_steps(x, s->n / 8);
     for (size_t at = 0; at < s->n;) {
         uint32_t code;
         at += utf8_decode(s->p + at, s->n - at, &code);

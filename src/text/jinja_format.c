@@ -17,13 +17,8 @@ struct spec {
 };
 
 static void add_fill(struct jbuf *b, const struct spec *s, size_t n) {
-    for (; n > 0; n--) {
-        if (s->fill.type == J_STR) {
-            buf_add_str(b, s->fill.u.s);
-        } else {
-            buf_text(b, " ", false);
-        }
-    }
+    struct jv fill = s->fill.type == J_STR ? s->fill : str_text(b->x, " ");
+    buf_add_str(b, str_repeat(b->x, fill.u.s, (int64_t)n).u.s);
 }
 
 static void add_padded(struct jbuf *b, struct jstr *text, const struct spec *s, char align) {

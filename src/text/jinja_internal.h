@@ -509,6 +509,7 @@ const struct jbuiltin *method_for(const struct jbuiltin *first, enum jtype type)
 const struct jbuiltin *global_find(struct slice name);
 bool method_is_mutating(struct slice name, enum jtype type);
 struct jv str_strip(struct jx *x, struct jstr *s, struct jv chars, bool left, bool right);
+struct jv str_repeat(struct jx *x, struct jstr *s, int64_t times); /* 0 or less: empty */
 struct jv str_replace(struct jx *x, struct jstr *s, struct jstr *old, struct jstr *new_,
                       int64_t count);
 struct jv str_case(struct jx *x, struct jstr *s, int kind); /* 'u' 'l' 't' 'c' 's' 'f' */

@@ -48,7 +48,7 @@ static bool search(struct jx *x, struct jcall *c, bool last, size_t *at) {
     if (last && what.size == 0) found = to;
     for (size_t next = found; last && what.size && next != SIZE_MAX;) {
         found = next;
-        jx_steps(x, 1 + what.size / 64);
+        jx_steps(x, 1 + what.size / 16);
         next = str_find(hay, what, next + 1);
     }
     *at = found;

@@ -176,9 +176,9 @@ static struct jv pad(struct jx *x, struct jcall *c, char align) {
     int64_t left = align == '>' ? room : align == '^' ? room / 2 + (room & width & 1) : 0;
     struct jbuf b;
     buf_init(&b, x);
-    for (int64_t i = 0; i < left; i++) buf_add_str(&b, fill);
+    buf_add_str(&b, str_repeat(x, fill, left).u.s);
     buf_add_str(&b, s);
-    for (int64_t i = left; i < room; i++) buf_add_str(&b, fill);
+    buf_add_str(&b, str_repeat(x, fill, room - left).u.s);
     return like(s, buf_take(&b));
 }
 
@@ -201,7 +201,7 @@ struct jv m_zfill(struct jx *x, struct jcall *c) {
     struct jbuf b;
     buf_init(&b, x);
     buf_add_part(&b, s, 0, sign);
-    for (; n > 0; n--) buf_text(&b, "0", false);
+    buf_add_str(&b, str_repeat(x, str_text(x, "0").u.s, n).u.s);
     buf_add_part(&b, s, sign, s->n - sign);
     return like(s, buf_take(&b));
 }
@@ -215,7 +215,8 @@ struct jv m_expandtabs(struct jx *x, struct jcall *c) {
         if (s->p[at] == '\t') {
             int64_t n = size > 0 ? size - column % size : 0;
             column += n;
-            for (; n > 0; n--) buf_text(&b, " ", str_marked(s, at));
+            struct jv blank = str_make(x, " ", 1, str_marked(s, at));
+            buf_add_str(&b, str_repeat(x, blank.u.s, n).u.s);
             continue;
         }
         buf_add_part(&b, s, at, 1);

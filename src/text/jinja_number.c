@@ -288,7 +288,7 @@ void int_digits(struct jx *x, struct jv v, int base, bool upper, struct str *out
     }
     uint32_t *d = jx_alloc(x, (n + 1) * sizeof *d);
     char *text = jx_alloc(x, room + 1);
-    jx_steps(x, n * n / 8);
+    jx_steps(x, n * n / 2);
     if (n) memcpy(d, b.d, n * sizeof *d);
     while (n > 0) {
         uint64_t rest = 0;

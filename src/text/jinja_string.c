@@ -55,7 +55,7 @@ size_t str_chars(struct jstr *s) {
 
 size_t str_offset(struct jx *x, struct jstr *s, size_t chars) {
     if (str_chars(s) == s->n) return chars < s->n ? chars : s->n;
-    jx_steps(x, chars / 64);
+    jx_steps(x, chars / 16);
     size_t at = 0;
     for (; chars > 0 && at < s->n; chars--) {
         size_t len = utf8_sequence_length(s->p + at, s->n - at);

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/caps.h"
 #include "text/jinja_internal.h"
 
 static bool char_in(const struct jstr *set, const char *p, size_t n) {
@@ -42,6 +43,31 @@ struct jv str_strip(struct jx *x, struct jstr *s, struct jv chars, bool left, bo
     }
     jx_steps(x, (s->n - (to - from)) / 16);
     return str_part(x, s, from, to - from);
+}
+
+enum { REPEAT_BYTES = 4096 };
+
+/* By a unit that holds several: many small additions would cost more than their steps say. */
+struct jv str_repeat(struct jx *x, struct jstr *s, int64_t times) {
+    struct jbuf b, twice;
+    struct jstr *unit = s;
+    int64_t in_unit = 1;
+    if (times <= 0 || s->n == 0) return str_part(x, s, 0, 0);
+    if ((uint64_t)times > CAP_TEMPLATE_OUTPUT / s->n) {
+        jx_fail(x, "text longer than %u bytes", CAP_TEMPLATE_OUTPUT);
+    }
+    for (; unit->n < REPEAT_BYTES && in_unit <= times / 2; in_unit *= 2) {
+        buf_init(&twice, x);
+        buf_add_str(&twice, unit);
+        buf_add_str(&twice, unit);
+        unit = buf_take(&twice).u.s;
+    }
+    buf_init(&b, x);
+    for (; times >= in_unit; times -= in_unit) buf_add_str(&b, unit);
+    for (; times > 0; times--) buf_add_str(&b, s);
+    struct jv out = buf_take(&b);
+    out.u.s->markup = s->markup;
+    return out;
 }
 
 struct jv str_replace(struct jx *x, struct jstr *s, struct jstr *old, struct jstr *new_,
