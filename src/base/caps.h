@@ -51,9 +51,9 @@
 #define CAP_STOP_BYTES         4096
 #define CAP_LOGPROBS           20
 #define CAP_REPLY_HELD         16384u /* bytes of a reply that may wait for what follows them */
-#define CAP_REPLY_NAME         256u   /* bytes of a tool's name, of a call's id, of a header's word */
-#define CAP_REPLY_BLANKS       64u    /* white space beside a call or reasoning that is dropped */
-#define CAP_REPLY_CALLS        256u   /* calls in one reply */
+#define CAP_REPLY_NAME         256u /* bytes of a tool's name, of a call's id, of a header's word */
+#define CAP_REPLY_BLANKS       64u  /* white space beside a call or reasoning that is dropped */
+#define CAP_REPLY_CALLS        256u /* calls in one reply */
 #define CAP_REPLY_TOOLS_BYTES  (16u << 20)
 
 #endif

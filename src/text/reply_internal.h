@@ -143,7 +143,7 @@ struct reply {
 /* reply.c */
 void reply_emit(struct reply *r, imp_part kind, const char *text, size_t bytes);
 void reply_arguments(struct reply *r, const char *text, size_t bytes);
-void reply_arguments_text(struct reply *r, const char *zero_terminated);
+void reply_arguments_text(struct reply *r, const char *text); /* zero-terminated */
 /* To the text that follows, with nothing held. fresh: newlines at its front are dropped. */
 void reply_go_reasoning(struct reply *r, const char *close);
 void reply_go_content(struct reply *r, bool fresh);

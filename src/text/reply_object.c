@@ -36,13 +36,23 @@ static bool is_callable(const struct reply *r) {
     return r->name.size > 0 && !(r->bare && !reply_find_tool(r, slice_str(&r->name)));
 }
 
-/* Some models write the object as a string with an object in it. */
+/* Some models write the object as a string with an object in it, whose own strings may then hold
+ * control characters once the outer escapes are gone. */
 static bool take_argument_text(struct reply *r) {
+    struct json_scan s = {0};
     if (!json_unescape(slice_str(&r->word), &r->early)) return false;
-    struct slice text = slice_str(&r->early);
+    str_clear(&r->word);
+    str_add(&r->word, r->early.data, r->early.size);
+    str_clear(&r->early);
+    struct slice text = slice_str(&r->word);
     while (text.size > 0 && json_is_blank(*text.data))
         text = (struct slice){text.data + 1, text.size - 1};
-    return text.size > 0 && text.data[0] == '{' && json_scan_whole(text);
+    if (text.size == 0 || text.data[0] != '{' || !json_scan_whole(text)) return false;
+    for (size_t i = 0; i < text.size; i++) {
+        json_scan_escape(&s, text.data[i], &r->early);
+        json_scan_byte(&s, text.data[i]);
+    }
+    return true;
 }
 
 static void begin_if_complete(struct reply *r) {
