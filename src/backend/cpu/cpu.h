@@ -38,12 +38,17 @@ struct gdn_tile {
     int rows, key_dim, columns;
 };
 
+/* Linears that one call of the hook takes. */
+enum { LINEAR_GROUP = 64 };
+
 struct cpu_hooks {
     /* fp32 to row `row` of an act */
     void (*store_row)(const struct cpu_backend *cpu, const float *x, int64_t cols, void *act,
                       int64_t row);
-    /* The ops on the first `rows` rows of their arguments, whatever the batch has. */
-    void (*linear)(struct cpu_backend *cpu, const struct op_linear *op, int rows);
+    /* The ops on the first rows of their arguments, whatever the batch has: rows[i] of op[i], and
+     * those are written to different places; `rows`. */
+    void (*linears)(struct cpu_backend *cpu, const struct op_linear *op, const int *rows,
+                    int count);
     void (*glu)(struct cpu_backend *cpu, const struct op_glu *op, int rows);
     void (*gdn_conv)(const struct gdn_conv *conv);
     void (*gdn_delta)(const struct gdn_tile *tile);

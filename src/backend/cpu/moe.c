@@ -1,27 +1,35 @@
-/* A mixture of experts on a CPU: expert by expert, over the rows that chose it, so that each
- * expert's weights are read once; then every row's slots are added in their order.
+/* A mixture of experts on a CPU: the rows that chose an expert go through it together, so that its
+ * weights are read once; then every row's slots are added in their order. Experts are taken in
+ * groups, since a loop over one is too short for many threads.
  *
  * A row's result is the linears' own, which do not depend on the companions of a row. */
 #include <stdlib.h>
 #include <string.h>
 
 #include "backend/cpu/cpu.h"
+#include "base/caps.h"
 #include "base/error.h"
 #include "base/str.h"
 
-enum { ALIGN = 64 };
+enum { ALIGN = 64, LANES = 16, PIECE = 512 };
+/* A group has enough rows to occupy the threads, few enough to stay in a second-level cache. */
+enum { GROUP_ROWS = 64 };
 
 struct cpu_experts {
     struct experts base;
     struct matrix **gate_up, **down; /* [count] */
 };
 
+/* Rows of experts stand in the order of the experts: `place` says where slot i of row r, number
+ * r * top_k + i, stands, and `order` which number stands where. x, a and gate_up hold the rows of
+ * one group of experts, which may be all. */
 struct cpu_moe {
-    uint8_t *x, *a;  /* act [rows, hidden], [rows, width]: the rows of one expert */
-    float *gate_up;  /* [rows, 2 width] */
-    float *y;        /* [rows, hidden] */
-    float *slots;    /* [rows, top_k, hidden] */
-    int32_t *chosen; /* [rows] index into slots of each row of x */
+    uint8_t *x, *a; /* act [rows * top_k, hidden], [rows * top_k, width] */
+    float *gate_up; /* [rows * top_k, 2 width] */
+    float *slots;   /* [rows * top_k, hidden] what the experts give */
+    int32_t *order, *place;
+    int rows, top_k; /* that all this is for */
+    int64_t width, hidden;
 };
 
 int cpu_experts_create(struct backend *be, struct matrix *const *gate_up,
@@ -59,7 +67,7 @@ void cpu_experts_free(struct backend *be, struct experts *experts) {
 /* ---- scratch ---- */
 
 struct moe_sizes {
-    size_t x, a, gate_up, y, slots, chosen;
+    size_t x, a, gate_up, slots, numbers;
 };
 
 static size_t round_up(size_t bytes) {
@@ -67,21 +75,24 @@ static size_t round_up(size_t bytes) {
 }
 
 static struct moe_sizes moe_sizes(struct backend *be, const struct step_limits *max) {
-    const size_t rows = (size_t)max->rows, hidden = (size_t)max->moe_hidden;
+    const size_t slots = (size_t)max->rows * (size_t)max->moe_top_k;
     return (struct moe_sizes){
-        .x = round_up(rows * be->ops->act_bytes(be, max->moe_hidden)),
-        .a = round_up(rows * be->ops->act_bytes(be, max->moe_width)),
-        .gate_up = round_up(rows * 2 * (size_t)max->moe_width * sizeof(float)),
-        .y = round_up(rows * hidden * sizeof(float)),
-        .slots = round_up(rows * (size_t)max->moe_top_k * hidden * sizeof(float)),
-        .chosen = round_up(rows * sizeof(int32_t)),
+        .x = round_up(slots * be->ops->act_bytes(be, max->moe_hidden)),
+        .a = round_up(slots * be->ops->act_bytes(be, max->moe_width)),
+        .gate_up = round_up(slots * 2 * (size_t)max->moe_width * sizeof(float)),
+        .slots = round_up(slots * (size_t)max->moe_hidden * sizeof(float)),
+        .numbers = round_up(slots * sizeof(int32_t)),
     };
+}
+
+static size_t moe_bytes(const struct moe_sizes *s) {
+    return s->x + s->a + s->gate_up + s->slots + 2 * s->numbers;
 }
 
 size_t cpu_moe_scratch_bytes(struct backend *be, const struct step_limits *max) {
     if (max->moe_top_k == 0) return 0;
     struct moe_sizes s = moe_sizes(be, max);
-    return sizeof(struct cpu_moe) + s.x + s.a + s.gate_up + s.y + s.slots + s.chosen;
+    return sizeof(struct cpu_moe) + moe_bytes(&s);
 }
 
 void cpu_moe_release(struct cpu_backend *cpu) {
@@ -95,89 +106,150 @@ int cpu_moe_reserve(struct cpu_backend *cpu, const struct step_limits *max, stru
     cpu_moe_release(cpu);
     if (max->moe_top_k == 0) return 0;
     struct moe_sizes s = moe_sizes(&cpu->base, max);
-    cpu->moe = mem_zero(1, sizeof *cpu->moe);
-    uint8_t *p = aligned_alloc(ALIGN, s.x + s.a + s.gate_up + s.y + s.slots + s.chosen);
+    uint8_t *p = aligned_alloc(ALIGN, moe_bytes(&s));
     if (p == NULL) return error_memory(err, cpu_moe_scratch_bytes(&cpu->base, max));
+    cpu->moe = mem_zero(1, sizeof *cpu->moe);
     cpu->moe->x = p;
     cpu->moe->a = p += s.x;
     cpu->moe->gate_up = (float *)(void *)(p += s.a);
-    cpu->moe->y = (float *)(void *)(p += s.gate_up);
-    cpu->moe->slots = (float *)(void *)(p += s.y);
-    cpu->moe->chosen = (int32_t *)(void *)(p + s.slots);
+    cpu->moe->slots = (float *)(void *)(p += s.gate_up);
+    cpu->moe->order = (int32_t *)(void *)(p += s.slots);
+    cpu->moe->place = (int32_t *)(void *)(p + s.numbers);
+    cpu->moe->rows = max->rows;
+    cpu->moe->top_k = max->moe_top_k;
+    cpu->moe->width = max->moe_width;
+    cpu->moe->hidden = max->moe_hidden;
     return 0;
 }
 
 /* ---- the op ---- */
 
-/* The rows that chose expert e, to x; how many. */
-static int gather(const struct cpu_backend *cpu, const struct op_moe *op, int e) {
+/* Experts first .. last - 1, those of them that have rows: at most LINEAR_GROUP. */
+struct group {
+    int count, rows;
+    int32_t begin;                 /* the first of its rows in slots */
+    int expert[LINEAR_GROUP];      /* which */
+    int expert_rows[LINEAR_GROUP]; /* rows of each */
+};
+
+/* Fills order and place; begin[e]: where expert e's rows stand, begin[count] the end. */
+static void sort_slots(const struct cpu_backend *cpu, const struct op_moe *op, int32_t *begin) {
+    const int count = op->experts->count, slots = cpu->batch.rows * op->top_k;
     struct cpu_moe *m = cpu->moe;
-    const size_t row_bytes =
-        cpu->base.ops->act_bytes((struct backend *)(uintptr_t)&cpu->base, op->experts->hidden);
-    int rows = 0;
-    for (int32_t i = 0; i < cpu->batch.rows * op->top_k; i++) {
-        if (op->expert[i] != e) continue;
-        memcpy(m->x + (size_t)rows * row_bytes,
-               (const uint8_t *)op->x + (size_t)(i / op->top_k) * row_bytes, row_bytes);
-        m->chosen[rows++] = i;
+    memset(begin, 0, (size_t)(count + 1) * sizeof *begin);
+    for (int i = 0; i < slots; i++) {
+        check(op->expert[i] >= 0 && op->expert[i] < count);
+        begin[op->expert[i] + 1]++;
     }
-    return rows;
+    for (int e = 0; e < count; e++) begin[e + 1] += begin[e];
+    for (int i = 0; i < slots; i++) {
+        int32_t at = begin[op->expert[i]]++;
+        m->order[at] = i;
+        m->place[i] = at;
+    }
+    for (int e = count; e > 0; e--) begin[e] = begin[e - 1]; /* each had moved to the next one's */
+    begin[0] = 0;
 }
 
-static void run_expert(struct cpu_backend *cpu, const struct op_moe *op, int e, int rows) {
+/* The rows of x that one expert is for, together; one row stays where it is. */
+static const void *gather(const struct cpu_backend *cpu, const struct op_moe *op, int32_t begin,
+                          int rows, uint8_t *to) {
+    const size_t bytes =
+        cpu->base.ops->act_bytes((struct backend *)(uintptr_t)&cpu->base, op->experts->hidden);
+    const int32_t *order = cpu->moe->order + begin;
+    if (rows == 1) return (const uint8_t *)op->x + (size_t)(order[0] / op->top_k) * bytes;
+    for (int i = 0; i < rows; i++)
+        memcpy(to + (size_t)i * bytes,
+               (const uint8_t *)op->x + (size_t)(order[i] / op->top_k) * bytes, bytes);
+    return to;
+}
+
+static void run_group(struct cpu_backend *cpu, const struct op_moe *op, const struct group *group) {
     struct cpu_moe *m = cpu->moe;
+    struct backend *be = &cpu->base;
     const struct cpu_experts *experts = (const struct cpu_experts *)op->experts;
     const int64_t width = op->experts->width, hidden = op->experts->hidden;
-    cpu->hooks->linear(
-        cpu,
-        &(struct op_linear){
-            .mode = LINEAR_STORE, .matrix = experts->gate_up[e], .x = m->x, .y = m->gate_up},
-        rows);
-    cpu->hooks->glu(cpu,
-                    &(struct op_glu){.kind = op->kind,
-                                     .limit = op->limit,
-                                     .gate = m->gate_up,
-                                     .up = m->gate_up + (op->interleaved ? 1 : width),
-                                     .gate_row = 2 * width,
-                                     .up_row = 2 * width,
-                                     .step = op->interleaved ? 2 : 1,
-                                     .cols = width,
-                                     .out = m->a},
-                    rows);
-    cpu->hooks->linear(
-        cpu,
-        &(struct op_linear){.mode = LINEAR_STORE, .matrix = experts->down[e], .x = m->a, .y = m->y},
-        rows);
-    for (int i = 0; i < rows; i++)
-        memcpy(m->slots + m->chosen[i] * hidden, m->y + i * hidden, (size_t)hidden * sizeof(float));
+    const size_t x_bytes = be->ops->act_bytes(be, hidden), a_bytes = be->ops->act_bytes(be, width);
+    struct op_linear up[LINEAR_GROUP], down[LINEAR_GROUP];
+    int32_t at = 0;
+    for (int i = 0; i < group->count; at += group->expert_rows[i++]) {
+        const int e = group->expert[i];
+        up[i] = (struct op_linear){
+            .matrix = experts->gate_up[e],
+            .x = gather(cpu, op, group->begin + at, group->expert_rows[i],
+                        m->x + (size_t)at * x_bytes),
+            .y = m->gate_up + at * 2 * width,
+        };
+        down[i] = (struct op_linear){
+            .matrix = experts->down[e],
+            .x = m->a + (size_t)at * a_bytes,
+            .y = m->slots + (group->begin + at) * hidden,
+        };
+    }
+    const struct op_glu glu = {.kind = op->kind,
+                               .limit = op->limit,
+                               .gate = m->gate_up,
+                               .up = m->gate_up + (op->interleaved ? 1 : width),
+                               .gate_row = 2 * width,
+                               .up_row = 2 * width,
+                               .step = op->interleaved ? 2 : 1,
+                               .cols = width,
+                               .out = m->a};
+    cpu->hooks->linears(cpu, up, group->expert_rows, group->count);
+    cpu->hooks->glu(cpu, &glu, group->rows);
+    cpu->hooks->linears(cpu, down, group->expert_rows, group->count);
 }
 
 struct combine_job {
     struct cpu_backend *cpu;
     const struct op_moe *op;
+    int pieces; /* of a row */
 };
 
-static void combine_row(void *ctx, int row, int thread) {
+/* sum[k] += w * x[k]; whole lanes apart, as cpu_dot has them. */
+VECTOR_CLONES static void add_scaled(float *restrict sum, const float *restrict x, float w,
+                                     int64_t n) {
+    int64_t k = 0;
+    for (; k + LANES <= n; k += LANES) {
+        for (int i = 0; i < LANES; i++) sum[k + i] += w * x[k + i];
+    }
+    for (; k < n; k++) sum[k] += w * x[k];
+}
+
+static void combine(void *ctx, int task, int thread) {
     (void)thread;
     const struct combine_job *job = ctx;
     const struct op_moe *op = job->op;
-    const int64_t hidden = op->experts->hidden;
-    const float *slots = job->cpu->moe->slots + row * op->top_k * hidden;
-    const float *weight = op->weight + (int64_t)row * op->top_k;
-    float *y = op->y + row * hidden;
-    for (int64_t k = 0; k < hidden; k++) {
-        float sum = 0;
-        for (int i = 0; i < op->top_k; i++) sum += weight[i] * slots[i * hidden + k];
-        y[k] = op->mode == LINEAR_ADD ? y[k] + sum : sum;
-    }
+    const int64_t hidden = op->experts->hidden, row = task / job->pieces,
+                  first = task % job->pieces * (int64_t)PIECE;
+    const int64_t count = hidden - first < PIECE ? hidden - first : PIECE;
+    const float *weight = op->weight + row * op->top_k;
+    const int32_t *place = job->cpu->moe->place + row * op->top_k;
+    float *y = op->y + row * hidden + first, sum[PIECE] = {0};
+    for (int i = 0; i < op->top_k; i++)
+        add_scaled(sum, job->cpu->moe->slots + place[i] * hidden + first, weight[i], count);
+    for (int64_t k = 0; k < count; k++) y[k] = op->mode == LINEAR_ADD ? y[k] + sum[k] : sum[k];
 }
 
 void cpu_moe(struct backend *be, const struct op_moe *op) {
     struct cpu_backend *cpu = (struct cpu_backend *)be;
-    check(cpu->moe != NULL);
-    for (int e = 0; e < op->experts->count; e++) {
-        int rows = gather(cpu, op, e);
-        if (rows > 0) run_expert(cpu, op, e, rows);
+    const struct cpu_moe *m = cpu->moe;
+    const int count = op->experts->count;
+    int32_t begin[CAP_EXPERTS + 1];
+    struct combine_job job = {cpu, op, (int)((op->experts->hidden + PIECE - 1) / PIECE)};
+    check(m != NULL && count <= CAP_EXPERTS && op->top_k <= m->top_k && cpu->batch.rows <= m->rows);
+    check(op->experts->width <= m->width && op->experts->hidden <= m->hidden);
+    sort_slots(cpu, op, begin);
+    for (int e = 0; e < count;) {
+        struct group group = {.begin = begin[e]};
+        for (; e < count && group.count < LINEAR_GROUP && group.rows < GROUP_ROWS; e++) {
+            int rows = begin[e + 1] - begin[e];
+            if (rows == 0) continue;
+            group.expert[group.count] = e;
+            group.expert_rows[group.count++] = rows;
+            group.rows += rows;
+        }
+        if (group.count > 0) run_group(cpu, op, &group);
     }
-    pool_run(cpu->pool, combine_row, &(struct combine_job){cpu, op}, cpu->batch.rows);
+    pool_run(cpu->pool, combine, &job, cpu->batch.rows * job.pieces);
 }

@@ -136,7 +136,7 @@ void fast_matrix_free(struct backend *be, struct matrix *matrix);
 size_t fast_matrix_bytes(struct backend *be, const struct weight *parts, int count);
 /* linear.c, rows.c, attention.c */
 void fast_linear(struct backend *be, const struct op_linear *op);
-void fast_linear_rows(struct cpu_backend *cpu, const struct op_linear *op, int rows);
+void fast_linears(struct cpu_backend *cpu, const struct op_linear *op, const int *rows, int count);
 void fast_norm(struct backend *be, const struct op_norm *op);
 void fast_glu(struct backend *be, const struct op_glu *op);
 void fast_glu_rows(struct cpu_backend *cpu, const struct op_glu *op, int rows);

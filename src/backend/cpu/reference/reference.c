@@ -124,6 +124,11 @@ static void linear_rows(struct cpu_backend *cpu, const struct op_linear *op, int
     pool_run(cpu->pool, linear_task, &job, tasks);
 }
 
+static void linears(struct cpu_backend *cpu, const struct op_linear *op, const int *rows,
+                    int count) {
+    for (int i = 0; i < count; i++) linear_rows(cpu, &op[i], rows[i]);
+}
+
 static void ref_linear(struct backend *be, const struct op_linear *op) {
     struct cpu_backend *cpu = (struct cpu_backend *)be;
     linear_rows(cpu, op, cpu_rows(cpu, op->rows));
@@ -330,8 +335,8 @@ static void gdn_gate(float *o, const float *z, const float *norm, float scale, i
     for (int64_t i = 0; i < n; i++) o[i] = o[i] * scale * norm[i] * (z[i] * sigmoid(z[i]));
 }
 
-static const struct cpu_hooks REFERENCE_HOOKS = {store_row, linear_rows, glu_rows,
-                                                 gdn_conv,  gdn_delta,   gdn_gate};
+static const struct cpu_hooks REFERENCE_HOOKS = {store_row, linears,   glu_rows,
+                                                 gdn_conv,  gdn_delta, gdn_gate};
 
 /* ---- the object ---- */
 
