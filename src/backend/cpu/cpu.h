@@ -70,6 +70,8 @@ struct cpu_hooks {
     void (*gdn_delta)(const struct gdn_tile *tile);
     /* o = o * scale * norm * silu(z) */
     void (*gdn_gate)(float *o, const float *z, const float *norm, float scale, int64_t n);
+    /* y = cap tanh(y / cap) */
+    void (*softcap)(float *y, int64_t n, float cap);
 };
 
 int cpu_reference_open(const struct backend_options *options, struct backend **out,

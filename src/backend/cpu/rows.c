@@ -6,7 +6,7 @@
 #include "base/caps.h"
 #include "base/error.h"
 
-enum { LANES = 16, TASK_ROWS = 8 };
+enum { LANES = 16, TASK_ROWS = 8, SOFTCAP_PIECE = 4096 };
 
 /* 16 interleaved lanes, then added pairwise: as plain as one lane, but the compiler may use vectors
  * without changing a bit. */
@@ -65,10 +65,25 @@ void cpu_post_norm(struct backend *be, const struct op_post_norm *op) {
     share_rows(be, op, post_norm_row);
 }
 
+struct softcap_job {
+    const struct cpu_backend *cpu;
+    const struct op_softcap *op;
+    int64_t count;
+};
+
+static void softcap_piece(void *ctx, int task, int thread) {
+    (void)thread;
+    const struct softcap_job *job = ctx;
+    const int64_t first = (int64_t)task * SOFTCAP_PIECE, left = job->count - first;
+    job->cpu->hooks->softcap(job->op->y + first, left < SOFTCAP_PIECE ? left : SOFTCAP_PIECE,
+                             job->op->cap);
+}
+
 void cpu_softcap(struct backend *be, const struct op_softcap *op) {
-    const struct cpu_backend *cpu = (const struct cpu_backend *)be;
-    for (int64_t i = 0; i < cpu->batch.out_rows * op->cols; i++)
-        op->y[i] = op->cap * tanhf(op->y[i] / op->cap);
+    struct cpu_backend *cpu = (struct cpu_backend *)be;
+    struct softcap_job job = {cpu, op, cpu->batch.out_rows * op->cols};
+    pool_run(cpu->pool, softcap_piece, &job,
+             (int)((job.count + SOFTCAP_PIECE - 1) / SOFTCAP_PIECE));
 }
 
 /* The top_k largest in descending order, lower index first where equal. A NaN is never larger than

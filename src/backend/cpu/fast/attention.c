@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "backend/cpu/fast/fast.h"
+#include "base/error.h"
 
 /* Below this many positions one row is not worth waking the pool for. */
 enum { ALONE_POSITIONS = 2 * KV_BLOCK_TOKENS };
@@ -128,6 +129,8 @@ void fast_attention(struct backend *be, const struct op_attention *op) {
     struct attend_job job = {.fast = (struct fast_backend *)be, .op = op};
     const struct batch *batch = &job.fast->cpu.batch;
     const int group = op->heads / op->kv_heads;
+    check(op->heads % op->kv_heads == 0);
+    check(fast_attention_scratch(op->head_dim) <= job.fast->scratch_stride);
     job.tile_rows = group >= ATTEND_ROWS ? 1 : ATTEND_ROWS / group;
     job.tiles = (batch->rows + job.tile_rows - 1) / job.tile_rows;
     clear_padding(op, batch->rows);

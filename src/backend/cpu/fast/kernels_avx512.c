@@ -17,5 +17,5 @@ const struct fast_kernels fast_kernels_avx512 = {
     .attend_finish = kernel_attend_finish,
     .store_row = kernel_store_row,
     .hooks = {fast_store_row, fast_load_row, fast_linears, fast_glu_rows, kernel_gdn_conv,
-              kernel_gdn_delta, kernel_gdn_gate},
+              kernel_gdn_delta, kernel_gdn_gate, kernel_softcap},
 };

@@ -110,3 +110,14 @@ static void kernel_store_row(const float *x, int64_t cols, uint16_t *out) {
     for (int64_t k = 0; k < whole; k += SIMD_LANES) bf16_store(out + k, vf_load(x + k));
     if (whole < cols) store_tail(out + whole, load_tail(x + whole, cols - whole), cols - whole);
 }
+
+static void kernel_softcap(float *y, int64_t n, float cap) {
+    const int64_t whole = n / SIMD_LANES * SIMD_LANES;
+    const vf c = vf_set1(cap);
+    for (int64_t k = 0; k < whole; k += SIMD_LANES)
+        vf_store(y + k, vf_mul(c, vtanh(vf_div(vf_load(y + k), c))));
+    if (whole == n) return;
+    float lanes[SIMD_LANES];
+    vf_store(lanes, vf_mul(c, vtanh(vf_div(load_tail(y + whole, n - whole), c))));
+    memcpy(y + whole, lanes, (size_t)(n - whole) * sizeof *y);
+}

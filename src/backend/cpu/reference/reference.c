@@ -122,14 +122,17 @@ static void linear_task(void *ctx, int task, int thread) {
 struct ref_backend {
     struct cpu_backend cpu;
     float *row_scratch; /* [threads, max_cols] */
-    float *scores;      /* [threads, max positions] */
+    int64_t max_cols;
+    float *scores; /* [threads, max positions] */
     int64_t max_positions;
 };
 
 static void linear_rows(struct cpu_backend *cpu, const struct op_linear *op, int rows) {
+    const struct ref_backend *ref = (const struct ref_backend *)cpu;
     const struct ref_matrix *m = (const struct ref_matrix *)op->matrix;
+    check(op->matrix->cols <= ref->max_cols);
     struct linear_job job = {op, cpu_change_input(cpu, &m->input, op->x, m->base.cols, rows), rows,
-                             ((struct ref_backend *)cpu)->row_scratch};
+                             ref->row_scratch};
     int tasks = (int)((op->matrix->rows + LINEAR_TASK_ROWS - 1) / LINEAR_TASK_ROWS);
     pool_run(cpu->pool, linear_task, &job, tasks);
 }
@@ -266,6 +269,9 @@ static void attention_task(void *ctx, int task, int thread) {
 
 static void ref_attention(struct backend *be, const struct op_attention *op) {
     struct attention_job job = {(struct ref_backend *)be, op};
+    const struct batch *batch = &job.ref->cpu.batch;
+    check(op->heads % op->kv_heads == 0);
+    for (int r = 0; r < batch->rows; r++) check(batch->position[r] < job.ref->max_positions);
     pool_run(job.ref->cpu.pool, attention_task, &job, job.ref->cpu.batch.rows * op->heads);
 }
 
@@ -349,8 +355,12 @@ static void load_row(const void *act, int64_t cols, int64_t row, float *out) {
     memcpy(out, (const float *)act + row * cols, (size_t)cols * sizeof *out);
 }
 
-static const struct cpu_hooks REFERENCE_HOOKS = {store_row, load_row,  linears, glu_rows,
-                                                 gdn_conv,  gdn_delta, gdn_gate};
+static void softcap(float *y, int64_t n, float cap) {
+    for (int64_t i = 0; i < n; i++) y[i] = cap * tanhf(y[i] / cap);
+}
+
+static const struct cpu_hooks REFERENCE_HOOKS = {store_row, load_row,  linears,  glu_rows,
+                                                 gdn_conv,  gdn_delta, gdn_gate, softcap};
 
 /* ---- the object ---- */
 
@@ -379,6 +389,7 @@ static size_t ref_scratch_bytes(struct backend *be, const struct step_limits *ma
 static int ref_reserve(struct backend *be, const struct step_limits *max, struct imp_error *err) {
     struct ref_backend *ref = (struct ref_backend *)be;
     size_t threads = (size_t)pool_threads(ref->cpu.pool);
+    ref->max_cols = max->max_cols;
     ref->max_positions = (int64_t)max->max_blocks * KV_BLOCK_TOKENS;
     free(ref->row_scratch);
     free(ref->scores);
