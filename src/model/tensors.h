@@ -52,7 +52,7 @@ enum expert_form {
 };
 
 typedef void (*model_tensor_fn)(void *ctx, const struct model_tensor *tensor);
-void model_desc_tensors(const struct model_desc *desc, enum expert_form form, model_tensor_fn visit,
+void model_desc_tensors(const struct model_desc *desc, enum expert_form form, model_tensor_fn fn,
                         void *ctx);
 
 #endif
