@@ -209,8 +209,8 @@ void model_desc_tensors(const struct model_desc *desc, enum expert_form form, mo
     const int64_t ple_table[] = {desc->ple_vocab, cols}, ple_model[] = {cols, desc->hidden};
     visit(&w, MODULE_COUNT, "model.embed_tokens.weight", TENSOR_EMBEDDING, desc->hidden, 2, table);
     if (desc->ple_width) {
-        visit(&w, MODULE_COUNT, "model.embed_tokens_per_layer.weight", TENSOR_EMBEDDING,
-              desc->ple_width, 2, ple_table);
+        visit(&w, MODULE_COUNT, "model.embed_tokens_per_layer.weight", TENSOR_LAYER_EMBEDDING, cols,
+              2, ple_table);
         visit(&w, MODULE_COUNT, "model.per_layer_model_projection.weight", TENSOR_LINEAR,
               desc->hidden, 2, ple_model);
         visit(&w, MODULE_COUNT, "model.per_layer_projection_norm.weight", TENSOR_NORM, 0, 1,

@@ -10,7 +10,8 @@
 
 /* What the numbers of a tensor mean to the model. */
 enum tensor_kind {
-    TENSOR_EMBEDDING, /* a row for each token */
+    TENSOR_EMBEDDING,       /* a row for each token */
+    TENSOR_LAYER_EMBEDDING, /* the same of per-layer embeddings, all layers beside each other */
     TENSOR_HEAD,
     TENSOR_LINEAR,
     TENSOR_RESIDUAL, /* a linear whose output is added to the residual stream */
@@ -38,7 +39,7 @@ struct model_tensor {
     int layer;          /* -1 outside the layers */
     int dims;
     int64_t shape[4];
-    int64_t inputs;        /* of a matrix: numbers that one output sums */
+    int64_t inputs;        /* of a matrix: numbers that one output sums; of a table: its columns */
     int expert;            /* -1: none, or all of them in one stack */
     enum expert_part part; /* where module is MODULE_EXPERTS */
 };
@@ -51,7 +52,7 @@ enum expert_form {
 };
 
 typedef void (*model_tensor_fn)(void *ctx, const struct model_tensor *tensor);
-void model_desc_tensors(const struct model_desc *desc, enum expert_form form, model_tensor_fn visit,
+void model_desc_tensors(const struct model_desc *desc, enum expert_form form, model_tensor_fn fn,
                         void *ctx);
 
 #endif

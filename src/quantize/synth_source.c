@@ -49,9 +49,7 @@ static float head_sd(const struct model_desc *desc) {
     return 2.5f / ((float)sqrt((double)desc->hidden) * desc->logit_scale);
 }
 
-static float embedding_sd(const struct model_desc *desc, const struct model_tensor *t) {
-    if (t->inputs == desc->ple_width && t->shape[1] != desc->hidden)
-        return (float)(1.0 / sqrt((double)desc->ple_width));
+static float embedding_sd(const struct model_desc *desc) {
     return desc->tied_head ? head_sd(desc) : 1.0f / desc->embed_scale;
 }
 
@@ -68,7 +66,10 @@ static void set_statistics(const struct model_desc *desc, const struct model_ten
     f->sd = unit;
     switch (t->kind) {
     case TENSOR_EMBEDDING:
-        f->sd = embedding_sd(desc, t);
+        f->sd = embedding_sd(desc);
+        break;
+    case TENSOR_LAYER_EMBEDDING: /* the model multiplies by the same root */
+        f->sd = (float)(1.0 / sqrt((double)desc->ple_width));
         break;
     case TENSOR_HEAD:
         f->sd = head_sd(desc);
@@ -147,7 +148,8 @@ static uint64_t locate(const struct fill *f, int64_t expert, int64_t *row) {
 
 /* What the inputs first .. first + count - 1 of any output are multiplied by. */
 static void run_factors(const struct fill *f, int64_t first, int64_t count, float *out) {
-    const bool channels = f->kind != TENSOR_ROUTER;
+    const bool channels = f->kind == TENSOR_LINEAR || f->kind == TENSOR_RESIDUAL ||
+                          f->kind == TENSOR_CODES || f->kind == TENSOR_SCALES;
     for (int64_t k = 0; k < count; k++)
         out[k] = channels ? f->sd * channel_factor(f->stream, first + k) : f->sd;
 }
@@ -244,6 +246,7 @@ static int read_rows(const struct source *source, size_t tensor, int64_t first, 
     } else if (f->turned) {
         turned_rows(s, f, first, count, out);
     } else if (f->inputs > 0 && f->kind != TENSOR_CONV) {
+        check(f->inputs == cols);
         matrix_rows(s, f, first, count, out);
     } else {
         for (int64_t i = 0; i < count * cols; i++) out[i] = vector_value(s, f, first * cols + i);
