@@ -522,7 +522,6 @@ static void test_JJ03_work_is_charged(void **state) {
         "{% set s = 'é' * 4000000 %}{% for i in range(99999) %}{{ s[3999999] }}{% endfor %}",
         "{% set s = 'é' * 4000000 %}{% for i in range(99999) %}{{ s[1:]|length }}{% endfor %}",
         "{% set s = 'a' * 4000000 %}{% for i in range(99999) %}{{ s.isupper() }}{% endfor %}",
-        "endfor %}",
         "{% set s = 'a' * 4000000 %}{% for i in range(99999) %}{{ s.endswith(s) }}{% endfor %}",
         "{% set n = 7 ** 20000 %}{% for i in range(99999) %}{% set x = '%x' % n %}{% endfor %}",
         "{% set n = '9' * 4300 %}{% for i in range(99999) %}{% set x = n|int %}{% endfor %}",
