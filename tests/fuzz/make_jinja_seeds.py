@@ -8,7 +8,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA, CORPUS = ROOT / "data", ROOT / "fuzz" / "corpus"
 TEMPLATES = ["Qwen3-0.6B", "SmolLM3-3B", "mistral-common-v7", "Phi-3.5-mini-instruct", "GLM-4.6",
              "MiniMax-M2"]
-CASES = ["tool_call_round", "content_parts", "tool_call_nested_arguments", "reasoning_history", "unicode"]
+CASES = ["tool_call_round", "content_parts", "tool_call_nested_arguments", "reasoning_history", "unicode", "whitespace"]
 
 
 def main():
