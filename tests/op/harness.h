@@ -245,9 +245,9 @@ static inline float *stream_run(struct backend *be, const struct stream *stream,
     return tested;
 }
 
-/* Every cut with every number of threads gives the bits of the first, which `exact` judges. Returns
- * them, or NULL where the machine lacks the instructions. `make` and `end`, about each run, may be
- * NULL. */
+/* Every cut on one thread, and every third on more, gives the bits of the first, which `exact`
+ * judges. Returns them, or NULL where the machine lacks the instructions. `make` and `end`, about
+ * each run, may be NULL. */
 struct stream_test {
     const char *what;
     const struct stream *stream;
@@ -267,6 +267,7 @@ static inline float *stream_test_on(const struct stream_test *t, const struct ta
         struct backend *be = target_open(target, threads);
         if (be == NULL) return NULL;
         for (size_t i = 0; i < COUNT(CUTS); i++) {
+            if (threads > 1 && (int)i % 3 != threads % 3) continue;
             if (t->make) t->make(be, t->ctx);
             float *out =
                 stream_run(be, t->stream, &CUTS[i], t->window, t->step, t->ctx, t->out_width);
