@@ -360,7 +360,8 @@ struct backend_ops {
 /* The head of every backend; the rest is private to it. */
 struct backend {
     const struct backend_ops *ops;
-    char name[80]; /* "cpu, AVX-512 BF16, 2 threads" */
+    char name[80];        /* "cpu, AVX-512 BF16, 2 threads" */
+    bool borrows_weights; /* matrices read the weights' host bytes at every use: they must stay */
 };
 
 enum backend_kind { BACKEND_CPU, BACKEND_CPU_REFERENCE, BACKEND_GPU };

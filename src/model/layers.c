@@ -224,6 +224,7 @@ static void bind_experts(struct binder *b, int i, struct layer_weights *w) {
     }
     free(gate_up);
     free(down);
+    if (!be->borrows_weights) checkpoint_drop_copies(b->ck);
 }
 
 static void bind_shared(struct binder *b, int i, struct layer_weights *w) {

@@ -449,6 +449,7 @@ int cpu_reference_open(const struct backend_options *options, struct backend **o
                        struct imp_error *err) {
     struct ref_backend *ref = mem_zero(1, sizeof *ref);
     ref->cpu.base.ops = &REFERENCE_OPS;
+    ref->cpu.base.borrows_weights = true;
     ref->cpu.hooks = &REFERENCE_HOOKS;
     ref->cpu.round_bf16 = options->round_bf16;
     ref->cpu.nvfp4_activations = options->nvfp4_activations;
