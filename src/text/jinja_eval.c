@@ -89,7 +89,8 @@ static struct jv eval_item(struct jx *x, struct frame *f, const struct node *n) 
     for (int i = 0; i < 3; i++) {
         sliceable = sliceable && (is_int(part[i]) || part[i].type <= J_NONE);
     }
-    if (!sliceable && n->flag) return jv_undef("the constant cannot be sliced");
+    if (!sliceable && n->flag && o.type != J_UNDEF)
+        return jv_undef("the constant cannot be sliced");
     return get_slice(x, o, part);
 }
 

@@ -293,6 +293,11 @@ static struct jv m_unsafe(struct jx *x, struct jcall *c) {
     jx_fail(x, "a method that changes its object is unsafe");
 }
 
+static struct jv m_encode(struct jx *x, struct jcall *c) {
+    (void)c;
+    jx_fail(x, "encode() would give bytes, which no prompt can hold");
+}
+
 enum {
     STR = 1 << J_STR,
     DICT = 1 << J_DICT,
@@ -326,6 +331,7 @@ static const struct jbuiltin methods[] = {
     {"format_map", "_", m_format_map, STR},
     {"split", "sep? maxsplit?", m_split, STR},
     {"rsplit", "sep? maxsplit?", m_rsplit, STR},
+    {"encode", "encoding? errors?", m_encode, STR},
     {"partition", "_", m_partition, STR},
     {"rpartition", "_", m_rpartition, STR},
     {"splitlines", "keepends?", m_splitlines, STR},
