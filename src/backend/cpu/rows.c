@@ -33,19 +33,20 @@ struct row_job {
     struct cpu_backend *cpu;
     const void *op;
     void (*row)(const struct row_job *job, int64_t row);
+    int task_rows;
 };
 
 static void run_rows(void *ctx, int task, int thread) {
     (void)thread;
     const struct row_job *job = ctx;
-    int end = (task + 1) * TASK_ROWS, rows = job->cpu->batch.rows;
-    for (int row = task * TASK_ROWS; row < end && row < rows; row++) job->row(job, row);
+    int end = (task + 1) * job->task_rows, rows = job->cpu->batch.rows;
+    for (int row = task * job->task_rows; row < end && row < rows; row++) job->row(job, row);
 }
 
 static void share_rows(struct backend *be, const void *op,
-                       void (*row)(const struct row_job *, int64_t)) {
-    struct row_job job = {(struct cpu_backend *)be, op, row};
-    pool_run(job.cpu->pool, run_rows, &job, (job.cpu->batch.rows + TASK_ROWS - 1) / TASK_ROWS);
+                       void (*row)(const struct row_job *, int64_t), int task_rows) {
+    struct row_job job = {(struct cpu_backend *)be, op, row, task_rows};
+    pool_run(job.cpu->pool, run_rows, &job, (job.cpu->batch.rows + task_rows - 1) / task_rows);
 }
 
 static void post_norm_row(const struct row_job *job, int64_t row) {
@@ -62,7 +63,7 @@ static void post_norm_row(const struct row_job *job, int64_t row) {
 }
 
 void cpu_post_norm(struct backend *be, const struct op_post_norm *op) {
-    share_rows(be, op, post_norm_row);
+    share_rows(be, op, post_norm_row, TASK_ROWS);
 }
 
 struct softcap_job {
@@ -132,5 +133,5 @@ static void route_row(const struct row_job *job, int64_t row) {
 
 void cpu_route(struct backend *be, const struct op_route *op) {
     check(op->experts <= CAP_EXPERTS && op->top_k <= op->experts && op->top_k <= MOE_MAX_TOP_K);
-    share_rows(be, op, route_row);
+    share_rows(be, op, route_row, 1);
 }
