@@ -81,7 +81,8 @@ typedef struct imp_engine imp_engine;
  * tensor, plans memory, allocates all of it, and starts the engine's thread. options may be NULL.
  */
 int imp_open(const char *path, const imp_options *options, imp_engine **out, imp_error *err);
-/* Only the tokenizer and the chat template: imp_tokenize, imp_detokenize, imp_render_chat work. */
+/* Only the tokenizer and the chat template, also those of a GGUF file: imp_tokenize,
+ * imp_detokenize, imp_render_chat work. */
 int imp_open_text(const char *path, const imp_options *options, imp_engine **out, imp_error *err);
 void imp_close(imp_engine *engine); /* ends all streams with IMP_ERR_CANCELLED; NULL is fine */
 

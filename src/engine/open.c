@@ -7,6 +7,7 @@
 #include "base/error.h"
 #include "base/thread.h"
 #include "engine/open.h"
+#include "load/gguf_import.h"
 
 static char *last_part(const char *path) {
     size_t n = strlen(path);
@@ -23,13 +24,18 @@ static char *folder_of(const char *path) {
     return slash ? mem_strndup(path, (size_t)(slash - path)) : mem_strndup(".", 1);
 }
 
-/* A model is a folder, or one of its files: say what another file is. */
-static int check_path(const char *path, struct imp_error *err) {
+static bool is_gguf(const char *path) {
+    return slice_ends(slice_of(path), ".gguf") && !file_is_folder(path);
+}
+
+/* A model is a folder, or one of its files: say what another file is. For text a GGUF file does. */
+static int check_path(const char *path, bool model, struct imp_error *err) {
     struct slice name = slice_of(path);
     if (!file_exists(path)) return error_set(err, IMP_ERR_IO, path, "no such file or folder");
     if (file_is_folder(path) || slice_ends(name, ".safetensors") || slice_ends(name, ".json"))
         return 0;
-    if (slice_ends(name, ".gguf"))
+    if (is_gguf(path) && !model) return 0;
+    if (is_gguf(path))
         return error_set(
             err, IMP_ERR_FILE, path,
             "a GGUF file is not run as it is: imp quantize makes a model folder of it");
@@ -58,7 +64,25 @@ int open_backend(const struct imp_options *o, struct backend **out, int *threads
     return backend_open(&options, out, err);
 }
 
+/* Tokenizer and chat template of a GGUF file, as imp quantize would write them. */
+static int open_gguf_text(struct imp_engine *e, const char *path, struct imp_error *err) {
+    struct gguf file = {0};
+    struct gguf_import import = {0};
+    int rc = gguf_open(path, &file, err);
+    if (rc == 0) rc = gguf_import_open(&file, &import, err);
+    if (rc == 0)
+        rc = tokenizer_parse(import.tokenizer, strlen(import.tokenizer), path, &e->options.log,
+                             &e->tokenizer, err);
+    if (rc == 0)
+        rc = chat_parse(import.tokenizer_config, strlen(import.tokenizer_config), path, &e->chat,
+                        err);
+    gguf_import_close(&import);
+    gguf_close(&file);
+    return rc;
+}
+
 static int open_text(struct imp_engine *e, const char *path, struct imp_error *err) {
+    if (is_gguf(path)) return open_gguf_text(e, path, err);
     char *folder = folder_of(path);
     int rc = tokenizer_load(folder, &e->options.log, &e->tokenizer, err);
     if (rc == 0) rc = chat_load(folder, &e->chat, err);
@@ -174,7 +198,7 @@ static int open_engine(const char *path, const struct imp_options *options, bool
     }
     e->name = last_part(path);
     *out = NULL;
-    int rc = check_path(path, err);
+    int rc = check_path(path, model, err);
     if (rc == 0 && model) rc = check_options(&e->options, err);
     if (rc == 0) rc = open_text(e, path, err);
     if (rc == 0 && model) rc = open_model(e, path, err);

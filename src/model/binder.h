@@ -23,7 +23,7 @@ struct matrix *binder_matrix(struct binder *b, const struct weight *parts, int c
                              const float *const *bias);
 
 /* layers.c */
-void binder_layer(struct binder *b, int layer);
+void binder_layer(struct binder *b, int i);
 void binder_release_layer(struct backend *be, struct layer_weights *w);
 
 #endif

@@ -64,13 +64,11 @@ static int parse_named_list(struct chat *chat, yyjson_val *list, const char *whe
     return rc;
 }
 
-static int take_config(struct chat *chat, const char *path, struct imp_error *err) {
-    yyjson_doc *doc = NULL;
-    if (!file_exists(path)) return 0;
-    int rc = json_read_file(path, CAP_CONFIG_BYTES, &doc, err);
-    if (rc < 0) return rc;
-    yyjson_val *root = yyjson_doc_get_root(doc), *text = yyjson_obj_get(root, "chat_template");
+static int take_object(struct chat *chat, yyjson_val *root, const char *path,
+                       struct imp_error *err) {
+    yyjson_val *text = yyjson_obj_get(root, "chat_template");
     char place[200];
+    int rc;
     snprintf(place, sizeof place, "%.150s: $.chat_template", path);
     take_tokens(chat, root);
     if (chat_has_template(chat) || text == NULL || yyjson_is_null(text)) {
@@ -82,6 +80,15 @@ static int take_config(struct chat *chat, const char *path, struct imp_error *er
     } else {
         rc = error_set(err, IMP_ERR_FILE, place, "neither a string nor a list of named templates");
     }
+    return rc;
+}
+
+static int take_config(struct chat *chat, const char *path, struct imp_error *err) {
+    yyjson_doc *doc = NULL;
+    if (!file_exists(path)) return 0;
+    int rc = json_read_file(path, CAP_CONFIG_BYTES, &doc, err);
+    if (rc < 0) return rc;
+    rc = take_object(chat, yyjson_doc_get_root(doc), path, err);
     yyjson_doc_free(doc);
     return rc;
 }
@@ -104,6 +111,23 @@ static int take_token_map(struct chat *chat, const char *path, struct imp_error 
     if (rc < 0) return rc;
     take_tokens(chat, yyjson_doc_get_root(doc));
     yyjson_doc_free(doc);
+    return 0;
+}
+
+int chat_parse(const char *json, size_t size, const char *name, struct chat **out,
+               struct imp_error *err) {
+    yyjson_doc *doc = NULL;
+    int rc = json_read(json, size, name, &doc, err);
+    if (rc < 0) return rc;
+    struct chat *chat = mem_zero(1, sizeof *chat);
+    chat->folder = mem_strndup(name, strlen(name));
+    rc = take_object(chat, yyjson_doc_get_root(doc), name, err);
+    yyjson_doc_free(doc);
+    if (rc < 0) {
+        chat_free(chat);
+        return rc;
+    }
+    *out = chat;
     return 0;
 }
 

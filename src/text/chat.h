@@ -17,6 +17,9 @@ struct chat;
 /* A folder without a template loads; rendering then is IMP_ERR_TEMPLATE and says where one is
  * looked for. A template that does not parse is an error here. */
 int chat_load(const char *folder, struct chat **out, struct imp_error *err);
+/* The same of the text of one tokenizer_config.json; `name` stands in messages for the file. */
+int chat_parse(const char *json, size_t size, const char *name, struct chat **out,
+               struct imp_error *err);
 void chat_free(struct chat *chat); /* NULL is fine */
 bool chat_has_template(const struct chat *chat);
 /* How the model talks, by the template that a request with or without tools is rendered with. */

@@ -162,6 +162,21 @@ def test_same_tensors_and_logits(name, tmp_path):
     assert score(tmp_path / "new", tmp_path).tobytes() == score(folder, tmp_path).tobytes()
 
 
+def test_text_straight_from_the_file(tmp_path):
+    """tokenize reads a GGUF file as it is: ids, a conversation; run says what to do with it."""
+    folder = source("tiny-qwen3", tmp_path)
+    write(folder, tmp_path / "m.gguf", "qwen3",
+          change=lambda w: w.add_chat_template("{% for m in messages %}<{{ m.content }}>{% endfor %}"))
+    for text in ("The quick brown fox", "naïve 東京\n\n 12"):
+        got, want = run("tokenize", tmp_path / "m.gguf", text), run("tokenize", folder, text)
+        assert got.returncode == want.returncode == 0 and got.stdout == want.stdout
+    (tmp_path / "c.json").write_text(json.dumps({"messages": [{"role": "user", "content": "Hi"}]}))
+    done = run("tokenize", tmp_path / "m.gguf", "--chat", tmp_path / "c.json", "--render")
+    assert done.stdout.strip() == "<Hi>", done.stderr
+    done = run("run", tmp_path / "m.gguf", "-p", "x")
+    assert done.returncode == 3 and "imp quantize" in done.stderr
+
+
 @pytest.mark.parametrize("name", ["tiny-qwen3-moe", "tiny-gemma3-text"])
 def test_same_nvfp4(name, tmp_path):
     """Calibrated, from the file and from the folder."""
