@@ -16,10 +16,16 @@ all:
 	@$(CONFIGURE) -B $(BUILD) $(CMAKE_FLAGS) >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS) --target imp
 
-cuda:
-	@test -d src/backend/cuda || { echo "make cuda: imp has no CUDA backend yet" >&2; exit 1; }
-	@$(CONFIGURE) -B $(BUILD) -DIMP_CUDA=ON $(CMAKE_FLAGS) >/dev/null
-	@cmake --build $(BUILD) -j $(JOBS) --target imp imp_cuda
+# The CUDA backend, a module of its own beside the program; the runtime is linked statically.
+CUDA_ARCHS ?= 80 90a 100a 120a
+CUDA_HOST = src/backend/cpu/sample.c $(addprefix src/base/,error.c str.c rng.c)
+CUDA_FLAGS = $(NVCC_FLAGS) -O3 -Iinclude -D_GNU_SOURCE -Xcompiler -fPIC
+cuda: all
+	@test -n "$(NVCC)" || { echo "make $@: no nvcc here" >&2; exit 1; }
+	@echo "nvcc libimp_cuda.so for sm_$(CUDA_ARCHS)"
+	@$(NVCC) $(CUDA_FLAGS) $(foreach a,$(CUDA_ARCHS),-gencode=arch=compute_$(a),code=sm_$(a)) \
+		-shared -cudart static -t 0 $(wildcard src/backend/cuda/*.cu) $(CUDA_HOST) \
+		-o $(BUILD)/libimp_cuda.so
 
 # The programs of tests/unit and tests/op through ctest, then what drives the binary from Python.
 # Results stay in build/reports for .ci/run to count.
@@ -60,14 +66,16 @@ fuzz:
 	@cmake --build build-fuzz -j $(JOBS)
 	@scripts/run_fuzz build-fuzz $(FUZZ_SECONDS)
 
-# The number formats compiled for the GPUs whose instructions differ; nothing runs here.
-NVCC_FLAGS = -O2 -std=c++17 -Isrc -Werror all-warnings -Xcompiler -Wall,-Werror
+# Number formats and CUDA backend compiled for the GPUs whose instructions differ; nothing runs here.
+NVCC_FLAGS = -std=c++17 -Isrc -Werror all-warnings -Xcompiler -Wall,-Werror
 cuda-check:
 	@test -n "$(NVCC)" || { echo "make $@: no nvcc here" >&2; exit 1; }
 	@mkdir -p build
 	@for arch in 90a 120a; do echo "nvcc sm_$$arch tests/device/fp.cu"; \
-	$(NVCC) $(NVCC_FLAGS) -gencode=arch=compute_$$arch,code=sm_$$arch tests/device/fp.cu \
+	$(NVCC) -O2 $(NVCC_FLAGS) -gencode=arch=compute_$$arch,code=sm_$$arch tests/device/fp.cu \
 		-o build/fp_device_$$arch || exit 1; done
+	@$(MAKE) --no-print-directory cuda CUDA_ARCHS="90a 120a"
+	@$(MAKE) --no-print-directory cuda CUDA_ARCHS="90a 120a"
 
 # On a machine with a GPU; build/fp_device_90a may have been built elsewhere.
 gpu-test:

@@ -1,7 +1,7 @@
 #include "backend/backend.h"
 
 #include "backend/cpu/cpu.h"
-#include "base/error.h"
+#include "backend/cuda_module.h"
 
 int backend_open(const struct backend_options *options, struct backend **out,
                  struct imp_error *err) {
@@ -13,7 +13,7 @@ int backend_open(const struct backend_options *options, struct backend **out,
     case BACKEND_GPU:
         break;
     }
-    return error_set(err, IMP_ERR_DEVICE, NULL, "this build of imp has no CUDA backend");
+    return cuda_module_open(options, out, err);
 }
 
 void backend_close(struct backend *be) {

@@ -368,6 +368,7 @@ enum backend_kind { BACKEND_CPU, BACKEND_CPU_REFERENCE, BACKEND_GPU };
 struct backend_options {
     enum backend_kind kind;
     int threads;     /* >= 1 */
+    int device;      /* which GPU */
     bool round_bf16; /* reference only: round where the contract rounds (act and KV to BF16) */
     bool nvfp4_activations; /* inputs of NVFP4 matrices are quantised to NVFP4 too, row by row */
     const char *isa;        /* fast CPU only: NULL the best, or "avx512", "avx2", "portable" */

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "backend/cuda_module.h"
 #include "base/caps.h"
 #include "base/error.h"
 #include "base/thread.h"
@@ -53,14 +54,25 @@ int open_backend(const struct imp_options *o, struct backend **out, int *threads
     int rc = check_options(o, err);
     if (rc < 0) return rc;
     *threads = o->value[SETTING_THREADS] ? (int)o->value[SETTING_THREADS] : cpu_count();
+    const int64_t device = o->value[SETTING_DEVICE];
+    const bool plain = o->value[SETTING_REFERENCE] == REFERENCE_FALSE &&
+                       o->value[SETTING_ACTIVATIONS] == ACTIVATIONS_BF16;
     struct backend_options options = {
-        .kind = o->value[SETTING_DEVICE] >= DEVICE_GPU           ? BACKEND_GPU
+        .kind = device >= DEVICE_GPU                             ? BACKEND_GPU
                 : o->value[SETTING_REFERENCE] == REFERENCE_FALSE ? BACKEND_CPU
                                                                  : BACKEND_CPU_REFERENCE,
         .threads = *threads,
+        .device = device >= DEVICE_GPU ? (int)(device - DEVICE_GPU) : 0,
         .round_bf16 = o->value[SETTING_REFERENCE] == REFERENCE_ROUNDED,
         .nvfp4_activations = o->value[SETTING_ACTIVATIONS] == ACTIVATIONS_NVFP4,
         .isa = options_isa(o)};
+    if (device == DEVICE_AUTO && plain && cuda_module_exists()) {
+        struct imp_error why = {0};
+        options.kind = BACKEND_GPU;
+        if (backend_open(&options, out, &why) == 0) return 0;
+        log_line(&o->log, LOG_WARNING, "%s: running on the CPU", why.message);
+        options.kind = BACKEND_CPU;
+    }
     return backend_open(&options, out, err);
 }
 

@@ -10,7 +10,7 @@
 #include "support/small_models.h"
 
 /* What the process holds of the heap, to some pages. */
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 size_t __sanitizer_get_current_allocated_bytes(void);
 static size_t heap_bytes(void) {
     return __sanitizer_get_current_allocated_bytes();

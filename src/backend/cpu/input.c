@@ -6,12 +6,13 @@
 
 #include "backend/cpu/cpu.h"
 #include "base/error.h"
+#include "base/str.h"
 #include "num/nvfp4.h"
 
 enum { ALIGN = 64 };
 
 struct cpu_input_scratch {
-    uint8_t *scaled, *rounded; /* act [rows, max_cols] */
+    uint8_t *scaled, *rounded; /* act [rows, max_cols]; scaled owns all four */
     float *row;                /* [threads, max_cols] */
     float *multiplier;         /* [rows] */
     int64_t cols;
@@ -44,22 +45,34 @@ int cpu_input_make(struct cpu_backend *cpu, const struct weight *parts, int coun
 
 /* ---- scratch ---- */
 
+struct input_sizes {
+    int rows;
+    size_t act, row, multiplier; /* bytes; act twice */
+};
+
+static size_t round_up(size_t bytes) {
+    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
+}
+
+static struct input_sizes input_sizes(struct backend *be, const struct step_limits *max) {
+    const int threads = pool_threads(((struct cpu_backend *)be)->pool);
+    struct input_sizes s = {.rows = max->rows > max->out_rows ? max->rows : max->out_rows};
+    s.act = round_up((size_t)s.rows * be->ops->act_bytes(be, max->max_cols));
+    s.row = round_up((size_t)threads * (size_t)max->max_cols * sizeof(float));
+    s.multiplier = round_up((size_t)s.rows * sizeof(float));
+    return s;
+}
+
 size_t cpu_input_scratch_bytes(struct backend *be, const struct step_limits *max) {
-    const struct cpu_backend *cpu = (const struct cpu_backend *)be;
-    if (!cpu->changes_input) return 0;
-    const size_t rows = (size_t)(max->rows > max->out_rows ? max->rows : max->out_rows);
-    return 2 * (rows * be->ops->act_bytes(be, max->max_cols) + ALIGN) + rows * sizeof(float) +
-           (size_t)pool_threads(cpu->pool) * (size_t)max->max_cols * sizeof(float);
+    if (!((struct cpu_backend *)be)->changes_input) return 0;
+    struct input_sizes s = input_sizes(be, max);
+    return 2 * s.act + s.row + s.multiplier;
 }
 
 void cpu_input_release(struct cpu_backend *cpu) {
-    struct cpu_input_scratch *s = cpu->input;
-    if (s == NULL) return;
-    free(s->scaled);
-    free(s->rounded);
-    free(s->row);
-    free(s->multiplier);
-    free(s);
+    if (cpu->input == NULL) return;
+    free(cpu->input->scaled);
+    free(cpu->input);
     cpu->input = NULL;
 }
 
@@ -67,19 +80,16 @@ int cpu_input_reserve(struct cpu_backend *cpu, const struct step_limits *max,
                       struct imp_error *err) {
     cpu_input_release(cpu);
     if (!cpu->changes_input) return 0;
-    struct backend *be = &cpu->base;
-    struct cpu_input_scratch *s = cpu->input = calloc(1, sizeof *s);
-    if (s == NULL) return error_memory(err, sizeof *s);
-    s->rows = max->rows > max->out_rows ? max->rows : max->out_rows;
-    s->cols = max->max_cols;
-    size_t bytes = (size_t)s->rows * be->ops->act_bytes(be, max->max_cols);
-    bytes = (bytes + ALIGN - 1) / ALIGN * ALIGN;
-    s->scaled = aligned_alloc(ALIGN, bytes);
-    s->rounded = aligned_alloc(ALIGN, bytes);
-    s->row = malloc((size_t)pool_threads(cpu->pool) * (size_t)s->cols * sizeof(float));
-    s->multiplier = malloc((size_t)s->rows * sizeof(float));
-    if (s->scaled == NULL || s->rounded == NULL || s->row == NULL || s->multiplier == NULL)
-        return error_memory(err, cpu_input_scratch_bytes(be, max));
+    struct input_sizes s = input_sizes(&cpu->base, max);
+    cpu->input = mem_zero(1, sizeof *cpu->input);
+    cpu->input->rows = s.rows;
+    cpu->input->cols = max->max_cols;
+    uint8_t *p = aligned_alloc(ALIGN, 2 * s.act + s.row + s.multiplier);
+    if (p == NULL) return error_memory(err, cpu_input_scratch_bytes(&cpu->base, max));
+    cpu->input->scaled = p;
+    cpu->input->rounded = p += s.act;
+    cpu->input->row = (float *)(void *)(p += s.act);
+    cpu->input->multiplier = (float *)(void *)(p + s.row);
     return 0;
 }
 

@@ -1,0 +1,193 @@
+/* The CUDA backend: private structures and the helpers that every kernel file uses.
+ *
+ * A module of its own (libimp_cuda.so) that the program opens at run time. All work of a step goes
+ * to one stream; nothing waits but read, sample and step_end. What a call reports is kept, the
+ * first one, and returned by step_end.
+ *
+ * act: BF16 [rows, cols]. KV of a block: K then V, each BF16 [kv_heads, 64, head_dim]. Every sum is
+ * made by a fixed number of threads in a fixed order and ends in a fixed tree, so a row's result
+ * does not depend on its companions. Products are fused multiply-adds in fp32, written as such. */
+#ifndef IMP_BACKEND_CUDA_CUDA_CUH
+#define IMP_BACKEND_CUDA_CUDA_CUH
+
+#include <cuda_runtime.h>
+
+extern "C" {
+#include "backend/backend.h"
+#include "backend/cpu/cpu.h"
+#include "base/error.h"
+#include "base/str.h"
+}
+#include "num/fp.h"
+
+enum { ROW_THREADS = 256, WARP = 32, MAX_PARTS = 4 };
+
+/* A weight's rows on the device, as stored. */
+struct dev_weight {
+    enum weight_format format;
+    int64_t rows, cols, first_row; /* first_row: in the matrix */
+    const void *data;
+    const uint8_t *block_scale;
+    const float *scale;
+    int64_t scale_rows, scale_cols;
+    float multiplier;
+    const float *bias;      /* [rows] or NULL */
+    const float *pre_scale; /* [cols] or NULL */
+};
+
+struct cuda_matrix {
+    struct matrix base;
+    int count;
+    struct dev_weight part[MAX_PARTS];
+    void *memory; /* all of it */
+};
+
+struct cuda_table {
+    struct table base;
+    struct dev_weight weight;
+    void *memory;
+};
+
+struct cuda_experts {
+    struct experts base;
+    struct cuda_matrix **gate_up, **down; /* [count] host */
+    struct dev_weight *parts;             /* device [count, 3]: gate_up's one or two, down */
+    int gate_up_parts;
+};
+
+/* The running step on the device. */
+struct dev_batch {
+    int rows, seqs, out_rows, max_blocks;
+    const int32_t *token, *position, *seq, *seq_row, *out_row, *slot, *blocks[KV_GROUPS];
+};
+
+struct cuda_backend {
+    struct backend base;
+    cudaStream_t stream;
+    cudaError_t failed; /* the first error, or cudaSuccess */
+    const char *failed_at;
+    struct step_limits limits;
+    struct dev_batch batch;
+    int32_t *host_batch, *dev_batch; /* pinned and device: all arrays of a step */
+    size_t batch_ints;
+    float *moe_gate_up, *moe_slots; /* scratch of the experts */
+    uint16_t *moe_inner;
+    struct cpu_backend sampler; /* its scratch only: rows are drawn on the host */
+    float *host_logits;         /* pinned [vocab] */
+};
+
+/* Keeps the first error and where it came from. */
+static inline bool cuda_keep(struct cuda_backend *cuda, cudaError_t rc, const char *at) {
+    if (rc == cudaSuccess) return true;
+    if (cuda->failed == cudaSuccess) {
+        cuda->failed = rc;
+        cuda->failed_at = at;
+    }
+    return false;
+}
+#define CUDA_STRING_(x) #x
+#define CUDA_STRING(x)  CUDA_STRING_(x)
+#define CUDA_CALL(cuda, call)                                                                      \
+    cuda_keep(cuda, call, #call " (" __FILE__ ":" CUDA_STRING(__LINE__) ")")
+/* After a launch. */
+#define CUDA_LAUNCHED(cuda, name)                                                                  \
+    cuda_keep(cuda, cudaGetLastError(), name " (" __FILE__ ":" CUDA_STRING(__LINE__) ")")
+
+static inline struct cuda_backend *cuda_of(struct backend *be) {
+    return (struct cuda_backend *)be;
+}
+static inline int cuda_rows(const struct cuda_backend *cuda, enum op_rows rows) {
+    return rows == ROWS_OUT ? cuda->batch.out_rows : cuda->batch.rows;
+}
+
+/* ---- device helpers ---- */
+
+__device__ __forceinline__ float warp_sum(float x) {
+    for (int width = WARP / 2; width > 0; width /= 2) x += __shfl_xor_sync(~0u, x, width);
+    return x;
+}
+
+/* The sum over a block of ROW_THREADS threads, to all of them. */
+__device__ __forceinline__ float block_sum(float x) {
+    __shared__ float part[ROW_THREADS / WARP];
+    x = warp_sum(x);
+    __syncthreads(); /* part may still be read from the last time */
+    if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float total = 0;
+    for (int i = 0; i < ROW_THREADS / WARP; i++) total += part[i];
+    return total;
+}
+
+__device__ __forceinline__ float sigmoid(float x) {
+    return 1.0f / (1.0f + expf(-x));
+}
+
+/* Element (row, k) without the multiplier: exact in fp32. */
+__device__ __forceinline__ float weight_value(const struct dev_weight *w, int64_t row, int64_t k) {
+    const int64_t i = row * w->cols + k;
+    switch (w->format) {
+    case WEIGHT_F32:
+        return ((const float *)w->data)[i];
+    case WEIGHT_F16:
+        return fp16_decode(((const uint16_t *)w->data)[i]);
+    case WEIGHT_BF16:
+        return bf16_decode(((const uint16_t *)w->data)[i]);
+    case WEIGHT_FP8: {
+        float x = e4m3_decode(((const uint8_t *)w->data)[i]);
+        if (w->scale)
+            x *= w->scale[row / w->scale_rows * ((w->cols + w->scale_cols - 1) / w->scale_cols) +
+                          k / w->scale_cols];
+        return x;
+    }
+    case WEIGHT_NVFP4:
+    case WEIGHT_MXFP4:
+        break;
+    }
+    const uint8_t byte = ((const uint8_t *)w->data)[i / 2];
+    const float code = e2m1_decode(k & 1 ? byte >> 4 : byte & 15);
+    if (w->format == WEIGHT_NVFP4) return code * e4m3_decode(w->block_scale[i / 16]);
+    return code * e8m0_decode(w->block_scale[i / 32]);
+}
+
+/* ---- entries of the op table, by file ---- */
+int cuda_matrix_create(struct backend *be, const struct weight *parts, int count,
+                       const float *const *bias, struct matrix **out, struct imp_error *err);
+void cuda_matrix_free(struct backend *be, struct matrix *matrix);
+size_t cuda_matrix_bytes(struct backend *be, const struct weight *parts, int count);
+int cuda_table_create(struct backend *be, const struct weight *weight, struct table **out,
+                      struct imp_error *err);
+void cuda_table_free(struct backend *be, struct table *table);
+int cuda_experts_create(struct backend *be, struct matrix *const *gate_up,
+                        struct matrix *const *down, int count, struct experts **out,
+                        struct imp_error *err);
+void cuda_experts_free(struct backend *be, struct experts *experts);
+void cuda_linear(struct backend *be, const struct op_linear *op);
+/* rows.cu */
+void cuda_embed(struct backend *be, const struct op_embed *op);
+void cuda_norm(struct backend *be, const struct op_norm *op);
+void cuda_convert(struct backend *be, const struct op_convert *op);
+void cuda_post_norm(struct backend *be, const struct op_post_norm *op);
+void cuda_rope_angles(struct backend *be, const struct op_rope_angles *op);
+void cuda_glu(struct backend *be, const struct op_glu *op);
+void cuda_glu_rows(struct cuda_backend *cuda, const struct op_glu *op, int64_t rows);
+void cuda_softcap(struct backend *be, const struct op_softcap *op);
+/* attention.cu */
+void cuda_qkv(struct backend *be, const struct op_qkv *op);
+void cuda_attention(struct backend *be, const struct op_attention *op);
+/* moe.cu */
+size_t cuda_moe_bytes(const struct step_limits *max);
+int cuda_moe_reserve(struct cuda_backend *cuda, const struct step_limits *max,
+                     struct imp_error *err);
+void cuda_moe_release(struct cuda_backend *cuda);
+void cuda_route(struct backend *be, const struct op_route *op);
+void cuda_moe(struct backend *be, const struct op_moe *op);
+/* gdn.cu */
+size_t cuda_gdn_state_bytes(struct backend *be, const struct gdn_shape *shape);
+void cuda_gdn(struct backend *be, const struct op_gdn *op);
+/* device.cu */
+int cuda_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *err);
+void cuda_free(struct backend *be, void *device);
+int cuda_error(struct cuda_backend *cuda, struct imp_error *err); /* of what is kept */
+
+#endif

@@ -1,0 +1,140 @@
+/* Ops on single rows: a block of ROW_THREADS threads a row, or a thread an element. */
+#include "backend/cuda/cuda.cuh"
+
+static int64_t act_stride(struct backend *be, int64_t cols) {
+    return (int64_t)(be->ops->act_bytes(be, cols) / 2);
+}
+
+static unsigned blocks_of(int64_t elements) {
+    return (unsigned)((elements + ROW_THREADS - 1) / ROW_THREADS);
+}
+
+__global__ void embed_kernel(struct dev_weight w, const int32_t *token, float scale, float *h) {
+    const int64_t row = blockIdx.x, id = token[row];
+    for (int64_t k = threadIdx.x; k < w.cols; k += ROW_THREADS)
+        h[row * w.cols + k] = __fmul_rn(__fmul_rn(weight_value(&w, id, k), w.multiplier), scale);
+}
+
+void cuda_embed(struct backend *be, const struct op_embed *op) {
+    struct cuda_backend *cuda = cuda_of(be);
+    const struct cuda_table *t = (const struct cuda_table *)op->table;
+    embed_kernel<<<(unsigned)cuda->batch.rows, ROW_THREADS, 0, cuda->stream>>>(
+        t->weight, cuda->batch.token, op->scale, op->h);
+    CUDA_LAUNCHED(cuda, "embed");
+}
+
+/* 1 / sqrt(mean(x^2) + eps) of a row, to every thread. */
+__device__ float row_scale(const float *x, int64_t cols, float eps) {
+    float sum = 0;
+    for (int64_t k = threadIdx.x; k < cols; k += ROW_THREADS) sum = __fmaf_rn(x[k], x[k], sum);
+    return 1.0f / sqrtf(block_sum(sum) / (float)cols + eps);
+}
+
+__global__ void norm_kernel(const float *h, const int32_t *from, const float *weight, float eps,
+                            int64_t cols, uint16_t *out, int64_t stride) {
+    const float *x = h + (from ? from[blockIdx.x] : (int64_t)blockIdx.x) * cols;
+    const float scale = row_scale(x, cols, eps);
+    for (int64_t k = threadIdx.x; k < cols; k += ROW_THREADS)
+        out[blockIdx.x * stride + k] = bf16_encode(x[k] * scale * (weight ? weight[k] : 1.0f));
+}
+
+void cuda_norm(struct backend *be, const struct op_norm *op) {
+    struct cuda_backend *cuda = cuda_of(be);
+    const int rows = cuda_rows(cuda, op->rows);
+    if (rows == 0) return;
+    norm_kernel<<<(unsigned)rows, ROW_THREADS, 0, cuda->stream>>>(
+        op->h, op->rows == ROWS_OUT ? cuda->batch.out_row : NULL, op->weight, op->eps, op->cols,
+        (uint16_t *)op->out, act_stride(be, op->cols));
+    CUDA_LAUNCHED(cuda, "norm");
+}
+
+__global__ void convert_kernel(const float *x, int64_t rows, int64_t cols, uint16_t *out,
+                               int64_t stride) {
+    const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
+    if (i < rows * cols) out[i / cols * stride + i % cols] = bf16_encode(x[i]);
+}
+
+void cuda_convert(struct backend *be, const struct op_convert *op) {
+    struct cuda_backend *cuda = cuda_of(be);
+    convert_kernel<<<blocks_of(cuda->batch.rows * op->cols), ROW_THREADS, 0, cuda->stream>>>(
+        op->x, cuda->batch.rows, op->cols, (uint16_t *)op->out, act_stride(be, op->cols));
+    CUDA_LAUNCHED(cuda, "convert");
+}
+
+__global__ void post_norm_kernel(struct op_post_norm op) {
+    const float *x = op.x + blockIdx.x * op.cols;
+    float *y = op.y + blockIdx.x * op.cols;
+    const float scale = row_scale(x, op.cols, op.eps);
+    for (int64_t k = threadIdx.x; k < op.cols; k += ROW_THREADS) {
+        float n = __fmul_rn(__fmul_rn(x[k], scale), op.weight ? op.weight[k] : 1.0f);
+        y[k] = __fmul_rn(op.scale, op.mode == LINEAR_ADD ? __fadd_rn(y[k], n) : n);
+    }
+}
+
+void cuda_post_norm(struct backend *be, const struct op_post_norm *op) {
+    struct cuda_backend *cuda = cuda_of(be);
+    post_norm_kernel<<<(unsigned)(cuda->batch.rows * op->groups), ROW_THREADS, 0, cuda->stream>>>(
+        *op);
+    CUDA_LAUNCHED(cuda, "post_norm");
+}
+
+__global__ void rope_kernel(struct op_rope_angles op, const int32_t *position, int64_t rows) {
+    const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
+    if (i >= rows * op.pairs) return;
+    const float angle = __fmul_rn((float)position[i / op.pairs], op.frequency[i % op.pairs]);
+    op.out[2 * i] = op.amplitude * cosf(angle);
+    op.out[2 * i + 1] = op.amplitude * sinf(angle);
+}
+
+void cuda_rope_angles(struct backend *be, const struct op_rope_angles *op) {
+    struct cuda_backend *cuda = cuda_of(be);
+    rope_kernel<<<blocks_of((int64_t)cuda->batch.rows * op->pairs), ROW_THREADS, 0, cuda->stream>>>(
+        *op, cuda->batch.position, cuda->batch.rows);
+    CUDA_LAUNCHED(cuda, "rope_angles");
+}
+
+__device__ float glu(const struct op_glu &op, float gate, float up) {
+    switch (op.kind) {
+    case GLU_SILU:
+        return gate * sigmoid(gate) * up;
+    case GLU_GELU_TANH: /* (1 + tanh u) / 2 is the sigmoid of 2u, and does not cancel */
+        return gate * sigmoid(1.5957691216057308f * (gate + 0.044715f * gate * gate * gate)) * up;
+    case GLU_CLAMPED:
+        break;
+    }
+    gate = gate > op.limit ? op.limit : gate; /* a NaN stays one */
+    up = up > op.limit ? op.limit : up < -op.limit ? -op.limit : up;
+    return gate * sigmoid(1.702f * gate) * (up + 1.0f);
+}
+
+__global__ void glu_kernel(struct op_glu op, int64_t rows, int64_t stride) {
+    const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
+    if (i >= rows * op.cols) return;
+    const int64_t r = i / op.cols, k = i % op.cols;
+    float value =
+        glu(op, op.gate[r * op.gate_row + k * op.step], op.up[r * op.up_row + k * op.step]);
+    if (op.row_gate) value *= sigmoid(op.row_gate[r * op.gate_row]);
+    ((uint16_t *)op.out)[r * stride + k] = bf16_encode(value);
+}
+
+void cuda_glu_rows(struct cuda_backend *cuda, const struct op_glu *op, int64_t rows) {
+    glu_kernel<<<blocks_of(rows * op->cols), ROW_THREADS, 0, cuda->stream>>>(
+        *op, rows, act_stride(&cuda->base, op->cols));
+    CUDA_LAUNCHED(cuda, "glu");
+}
+
+void cuda_glu(struct backend *be, const struct op_glu *op) {
+    cuda_glu_rows(cuda_of(be), op, cuda_of(be)->batch.rows);
+}
+
+__global__ void softcap_kernel(float *y, int64_t n, float cap) {
+    const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
+    if (i < n) y[i] = cap * tanhf(y[i] / cap);
+}
+
+void cuda_softcap(struct backend *be, const struct op_softcap *op) {
+    struct cuda_backend *cuda = cuda_of(be);
+    const int64_t n = cuda->batch.out_rows * op->cols;
+    softcap_kernel<<<blocks_of(n), ROW_THREADS, 0, cuda->stream>>>(op->y, n, op->cap);
+    CUDA_LAUNCHED(cuda, "softcap");
+}
