@@ -16,6 +16,10 @@ int backend_open(const struct backend_options *options, struct backend **out,
     return cuda_module_open(options, out, err);
 }
 
+bool backend_gpu_exists(void) {
+    return cuda_module_exists();
+}
+
 void backend_close(struct backend *be) {
     if (be) be->ops->destroy(be);
 }

@@ -376,5 +376,7 @@ struct backend_options {
 int backend_open(const struct backend_options *options, struct backend **out,
                  struct imp_error *err);
 void backend_close(struct backend *be); /* NULL is fine */
+/* Whether what a GPU needs lies beside the program; there may still be no driver or no device. */
+bool backend_gpu_exists(void);
 
 #endif

@@ -3,7 +3,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "backend/cuda_module.h"
 #include "base/caps.h"
 #include "base/error.h"
 #include "base/thread.h"
@@ -66,7 +65,7 @@ int open_backend(const struct imp_options *o, struct backend **out, int *threads
         .round_bf16 = o->value[SETTING_REFERENCE] == REFERENCE_ROUNDED,
         .nvfp4_activations = o->value[SETTING_ACTIVATIONS] == ACTIVATIONS_NVFP4,
         .isa = options_isa(o)};
-    if (device == DEVICE_AUTO && plain && cuda_module_exists()) {
+    if (device == DEVICE_AUTO && plain && backend_gpu_exists()) {
         struct imp_error why = {0};
         options.kind = BACKEND_GPU;
         if (backend_open(&options, out, &why) == 0) return 0;
