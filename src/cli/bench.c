@@ -194,7 +194,10 @@ static int by_value(const void *a, const void *b) {
 static int measure(struct bench *bench, struct row *row, uint64_t repeats, imp_error *err) {
     double *prefill = mem_zero(repeats, sizeof *prefill),
            *decode = mem_zero(repeats, sizeof *decode);
-    int threads = (int)bench->info.threads, rc = probe_bandwidth(threads, &row->probe_before, err);
+    /* The probe is of the host's memory: nothing to hold a GPU against, and 0 then. */
+    const bool host = strncmp(bench->info.device, "cpu", 3) == 0;
+    int threads = (int)bench->info.threads, rc = 0;
+    if (host) rc = probe_bandwidth(threads, &row->probe_before, err);
     for (uint64_t i = 0; i < repeats && rc == 0; i++) {
         struct timing t;
         rc = run_batch(bench, row->batch, &t, err);
@@ -202,7 +205,7 @@ static int measure(struct bench *bench, struct row *row, uint64_t repeats, imp_e
         decode[i] = t.decode_s > 0 ? (double)t.decoded / t.decode_s : 0;
         row->hash = t.hash;
     }
-    if (rc == 0) rc = probe_bandwidth(threads, &row->probe_after, err);
+    if (rc == 0 && host) rc = probe_bandwidth(threads, &row->probe_after, err);
     qsort(prefill, repeats, sizeof *prefill, by_value);
     qsort(decode, repeats, sizeof *decode, by_value);
     row->prompt_tokens = bench->prompt_tokens;
@@ -213,8 +216,9 @@ static int measure(struct bench *bench, struct row *row, uint64_t repeats, imp_e
     double context = (double)bench->prompt_tokens + (double)bench->decode_tokens / 2;
     row->bytes_per_step = (double)bench->info.bytes_per_step +
                           (double)row->batch * context * (double)bench->info.kv_bytes_per_token;
-    row->share = row->bytes_per_step * row->decode_per_s / (double)row->batch /
-                 ((row->probe_before + row->probe_after) / 2);
+    if (host)
+        row->share = row->bytes_per_step * row->decode_per_s / (double)row->batch /
+                     ((row->probe_before + row->probe_after) / 2);
     free(prefill);
     free(decode);
     return rc;

@@ -102,9 +102,9 @@ static void write_quantization(struct str *out, yyjson_val *root) {
     free(text);
 }
 
-static const struct key *find_key(const char *name) {
+static const struct key *find_key(yyjson_val *name) {
     for (size_t i = 0; i < KEY_COUNT; i++) {
-        if (strcmp(KEYS[i].name, name) == 0) return &KEYS[i];
+        if (yyjson_equals_str(name, KEYS[i].name)) return &KEYS[i];
     }
     return NULL;
 }
@@ -117,7 +117,7 @@ static int write_all(yyjson_val *root, const char *file, struct str *out, struct
     str_add_text(out, "{\"architectures\":[\"MistralForCausalLM\"],\"model_type\":\"mistral\"");
     while (rc == 0 && (name = yyjson_obj_iter_next(&iter)) != NULL) {
         yyjson_val *value = yyjson_obj_iter_get_val(name);
-        const struct key *key = find_key(yyjson_get_str(name));
+        const struct key *key = find_key(name);
         if (yyjson_is_null(value)) continue;
         if (key == NULL)
             return fail_key(file, yyjson_get_str(name), IMP_ERR_UNSUPPORTED,
