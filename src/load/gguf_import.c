@@ -107,6 +107,7 @@ static const char *const KNOWN_KEYS[] = {
 static int refuse_unknown_keys(const struct gguf_import *in, const struct gguf_architecture *arch,
                                struct imp_error *err) {
     size_t stem = strlen(in->architecture);
+    check(arch != NULL);
     for (size_t i = 0; i < in->source->key_count; i++) {
         struct slice key = in->source->keys[i];
         if (!slice_starts(key, in->architecture) || key.size <= stem || key.data[stem] != '.')

@@ -184,7 +184,7 @@ static void bind_expert(struct binder *b, int i, int e, struct layer_weights *w,
                         struct matrix **gate_up, struct matrix **down) {
     const struct model_desc *desc = desc_of(b);
     const struct moe_desc *m = &desc->layer[i].moe;
-    struct expert expert;
+    struct expert expert = {0};
     char name[128];
     module_name(desc, MODULE_EXPERTS, i, name);
     if (b->rc == 0)
