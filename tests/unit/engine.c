@@ -7,6 +7,7 @@
 #include <pthread.h>
 #include <setjmp.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -30,13 +31,28 @@ struct trace {
     struct imp_event done;
 };
 
+/* Under a sanitizer one model of each kind of state, or the test takes many minutes. */
+static bool is_wanted(const char *name) {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    static const char *const some[] = {"tiny-gqa-nvfp4", "tiny-mistral-window",
+                                       "tiny-qwen3-moe-modelopt", "tiny-qwen3.5-moe",
+                                       "tiny-gemma4-ple"};
+    for (size_t i = 0; i < sizeof some / sizeof *some; i++) {
+        if (strcmp(name, some[i]) == 0) return true;
+    }
+    return false;
+#else
+    return name[0] != '.';
+#endif
+}
+
 static int find_models(void **state) {
     (void)state;
     const char *root = IMP_SOURCE_DIR "/tests/data/models";
     DIR *dir = opendir(root);
     if (dir == NULL) return -1;
     for (struct dirent *d; (d = readdir(dir)) && model_count < MAX_MODELS;) {
-        if (d->d_name[0] == '.') continue;
+        if (!is_wanted(d->d_name)) continue;
         char config[1024];
         snprintf(config, sizeof config, "%s/%s/config.json", root, d->d_name);
         FILE *f = fopen(config, "r");
@@ -243,7 +259,9 @@ static void fast_path_is_one_arithmetic(void **state) {
         same_whatever_the_settings(models[i], "runtime.reference=false");
         same_beside_others_and_again(models[i], "runtime.reference=false");
     }
-    same_if_preempted(models[0], "runtime.reference=false");
+    /* One whose layers all see everything: only their blocks can run out. */
+    same_if_preempted(IMP_SOURCE_DIR "/tests/data/models/tiny-gqa-nvfp4",
+                      "runtime.reference=false");
 }
 
 static void reference_is_one_arithmetic(void **state) {
