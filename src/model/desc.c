@@ -2,10 +2,6 @@
 
 #include <stdio.h>
 
-static int64_t max64(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 int64_t attention_row(const struct attention_desc *a) {
     int64_t q = (int64_t)a->heads * attention_q_step(a), kv = (int64_t)a->kv_heads * a->head_dim;
     if (a->shares_kv) return q;

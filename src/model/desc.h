@@ -163,6 +163,10 @@ int64_t model_desc_max_cols(const struct model_desc *desc); /* longest input of 
 /* Fills the fields of step_limits that follow from the model alone. */
 void model_desc_limits(const struct model_desc *desc, struct step_limits *out);
 
+static inline int64_t max64(int64_t a, int64_t b) {
+    return a > b ? a : b;
+}
+
 /* Columns of what the mixer's first product makes. */
 static inline int attention_q_step(const struct attention_desc *a) {
     return a->gate ? 2 * a->head_dim : a->head_dim;

@@ -3,10 +3,6 @@
 #include "base/str.h"
 #include "model/model.h"
 
-static int64_t max64(int64_t a, int64_t b) {
-    return a > b ? a : b;
-}
-
 static int64_t widest_output(const struct model_desc *desc) {
     int64_t widest = desc->layers * desc->ple_width;
     for (int i = 0; i < desc->layers; i++) {

@@ -8,13 +8,10 @@
 #include "base/error.h"
 #include "base/str.h"
 
-/* Alignment of everything the ops touch: a cache line, and the widest vector. */
-enum { CPU_ALIGN = 64 };
-
 int cpu_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *err) {
     (void)be;
     check(bytes < SIZE_MAX - CPU_ALIGN);
-    *out = aligned_alloc(CPU_ALIGN, (bytes + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN);
+    *out = aligned_alloc(CPU_ALIGN, cpu_round_up(bytes));
     return *out ? 0 : error_memory(err, bytes);
 }
 

@@ -8,6 +8,12 @@
 #include "backend/backend.h"
 #include "base/thread.h"
 
+/* Alignment of everything that ops touch: a cache line, and the widest vector. */
+enum { CPU_ALIGN = 64 };
+static inline size_t cpu_round_up(size_t bytes) {
+    return (bytes + CPU_ALIGN - 1) / CPU_ALIGN * CPU_ALIGN;
+}
+
 struct cpu_backend {
     struct backend base;
     struct pool *pool;
@@ -99,6 +105,14 @@ void cpu_embed(struct backend *be, const struct op_embed *op);
 void cpu_rope_angles(struct backend *be, const struct op_rope_angles *op);
 void cpu_sample(struct backend *be, const struct op_sample *op);
 /* rows.c */
+/* One op on rows 0 .. rows - 1, task_rows of them to a task. */
+struct cpu_row_job {
+    struct cpu_backend *cpu;
+    const void *op;
+    int rows, task_rows;
+    void (*row)(const struct cpu_row_job *job, int64_t row);
+};
+void cpu_share_rows(const struct cpu_row_job *job);
 void cpu_convert(struct backend *be, const struct op_convert *op);
 void cpu_post_norm(struct backend *be, const struct op_post_norm *op);
 void cpu_softcap(struct backend *be, const struct op_softcap *op);

@@ -9,8 +9,6 @@
 #include "base/str.h"
 #include "num/nvfp4.h"
 
-enum { ALIGN = 64 };
-
 struct cpu_input_scratch {
     uint8_t *scaled, *rounded; /* act [rows, max_cols]; scaled owns all four */
     float *row;                /* [threads, max_cols] */
@@ -50,16 +48,12 @@ struct input_sizes {
     size_t act, row, multiplier; /* bytes; act twice */
 };
 
-static size_t round_up(size_t bytes) {
-    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
-}
-
 static struct input_sizes input_sizes(struct backend *be, const struct step_limits *max) {
     const int threads = pool_threads(((struct cpu_backend *)be)->pool);
     struct input_sizes s = {.rows = max->rows > max->out_rows ? max->rows : max->out_rows};
-    s.act = round_up((size_t)s.rows * be->ops->act_bytes(be, max->max_cols));
-    s.row = round_up((size_t)threads * (size_t)max->max_cols * sizeof(float));
-    s.multiplier = round_up((size_t)s.rows * sizeof(float));
+    s.act = cpu_round_up((size_t)s.rows * be->ops->act_bytes(be, max->max_cols));
+    s.row = cpu_round_up((size_t)threads * (size_t)max->max_cols * sizeof(float));
+    s.multiplier = cpu_round_up((size_t)s.rows * sizeof(float));
     return s;
 }
 
@@ -84,7 +78,7 @@ int cpu_input_reserve(struct cpu_backend *cpu, const struct step_limits *max,
     cpu->input = mem_zero(1, sizeof *cpu->input);
     cpu->input->rows = s.rows;
     cpu->input->cols = max->max_cols;
-    uint8_t *p = aligned_alloc(ALIGN, 2 * s.act + s.row + s.multiplier);
+    uint8_t *p = aligned_alloc(CPU_ALIGN, 2 * s.act + s.row + s.multiplier);
     if (p == NULL) return error_memory(err, cpu_input_scratch_bytes(&cpu->base, max));
     cpu->input->scaled = p;
     cpu->input->rounded = p += s.act;

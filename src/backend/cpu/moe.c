@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/str.h"
 
-enum { ALIGN = 64, LANES = 16, PIECE = 512 };
+enum { LANES = 16, PIECE = 512 };
 /* A group has enough rows to occupy the threads, few enough to stay in a second-level cache. */
 enum { GROUP_ROWS = 64 };
 
@@ -70,18 +70,14 @@ struct moe_sizes {
     size_t x, a, gate_up, slots, numbers;
 };
 
-static size_t round_up(size_t bytes) {
-    return (bytes + ALIGN - 1) / ALIGN * ALIGN;
-}
-
 static struct moe_sizes moe_sizes(struct backend *be, const struct step_limits *max) {
     const size_t slots = (size_t)max->rows * (size_t)max->moe_top_k;
     return (struct moe_sizes){
-        .x = round_up(slots * be->ops->act_bytes(be, max->moe_hidden)),
-        .a = round_up(slots * be->ops->act_bytes(be, max->moe_width)),
-        .gate_up = round_up(slots * 2 * (size_t)max->moe_width * sizeof(float)),
-        .slots = round_up(slots * (size_t)max->moe_hidden * sizeof(float)),
-        .numbers = round_up(slots * sizeof(int32_t)),
+        .x = cpu_round_up(slots * be->ops->act_bytes(be, max->moe_hidden)),
+        .a = cpu_round_up(slots * be->ops->act_bytes(be, max->moe_width)),
+        .gate_up = cpu_round_up(slots * 2 * (size_t)max->moe_width * sizeof(float)),
+        .slots = cpu_round_up(slots * (size_t)max->moe_hidden * sizeof(float)),
+        .numbers = cpu_round_up(slots * sizeof(int32_t)),
     };
 }
 
@@ -106,7 +102,7 @@ int cpu_moe_reserve(struct cpu_backend *cpu, const struct step_limits *max, stru
     cpu_moe_release(cpu);
     if (max->moe_top_k == 0) return 0;
     struct moe_sizes s = moe_sizes(&cpu->base, max);
-    uint8_t *p = aligned_alloc(ALIGN, moe_bytes(&s));
+    uint8_t *p = aligned_alloc(CPU_ALIGN, moe_bytes(&s));
     if (p == NULL) return error_memory(err, cpu_moe_scratch_bytes(&cpu->base, max));
     cpu->moe = mem_zero(1, sizeof *cpu->moe);
     cpu->moe->x = p;

@@ -29,27 +29,25 @@ void cpu_convert(struct backend *be, const struct op_convert *op) {
         cpu->hooks->store_row(cpu, op->x + r * op->cols, op->cols, op->out, r);
 }
 
-struct row_job {
-    struct cpu_backend *cpu;
-    const void *op;
-    void (*row)(const struct row_job *job, int64_t row);
-    int task_rows;
-};
-
 static void run_rows(void *ctx, int task, int thread) {
     (void)thread;
-    const struct row_job *job = ctx;
-    int end = (task + 1) * job->task_rows, rows = job->cpu->batch.rows;
-    for (int row = task * job->task_rows; row < end && row < rows; row++) job->row(job, row);
+    const struct cpu_row_job *job = ctx;
+    const int end = (task + 1) * job->task_rows;
+    for (int row = task * job->task_rows; row < end && row < job->rows; row++) job->row(job, row);
+}
+
+void cpu_share_rows(const struct cpu_row_job *job) {
+    pool_run(job->cpu->pool, run_rows, (void *)(uintptr_t)job,
+             (job->rows + job->task_rows - 1) / job->task_rows);
 }
 
 static void share_rows(struct backend *be, const void *op,
-                       void (*row)(const struct row_job *, int64_t), int task_rows) {
-    struct row_job job = {(struct cpu_backend *)be, op, row, task_rows};
-    pool_run(job.cpu->pool, run_rows, &job, (job.cpu->batch.rows + task_rows - 1) / task_rows);
+                       void (*row)(const struct cpu_row_job *, int64_t), int task_rows) {
+    struct cpu_backend *cpu = (struct cpu_backend *)be;
+    cpu_share_rows(&(struct cpu_row_job){cpu, op, cpu->batch.rows, task_rows, row});
 }
 
-static void post_norm_row(const struct row_job *job, int64_t row) {
+static void post_norm_row(const struct cpu_row_job *job, int64_t row) {
     const struct op_post_norm *op = job->op;
     for (int64_t g = row * op->groups; g < (row + 1) * op->groups; g++) {
         const float *x = op->x + g * op->cols;
@@ -102,7 +100,7 @@ static void largest(float *logit, int experts, int top_k, int32_t *out) {
 }
 
 /* Logits of one row stay on the stack: experts <= CAP_EXPERTS is checked where a model is read. */
-static void route_row(const struct row_job *job, int64_t row) {
+static void route_row(const struct cpu_row_job *job, int64_t row) {
     const struct op_route *op = job->op;
     const float *h = op->h + row * op->cols;
     float logit[CAP_EXPERTS], n[1024], scale;

@@ -78,4 +78,9 @@ int family_rope_of(const struct config *config, yyjson_val *object, const char *
                    struct arena *arena, int head_dim, double default_theta, double partial,
                    struct rope_desc *out, struct imp_error *err);
 
+/* A class default that is written as JSON, in place of what the file lacks. */
+int family_rope_default(const struct config *config, const char *json, struct arena *arena,
+                        int head_dim, double default_theta, struct rope_desc *out,
+                        struct imp_error *err);
+
 #endif

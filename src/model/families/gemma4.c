@@ -127,13 +127,12 @@ static int read_attention(const struct config *config, const struct family_defau
     if (rc < 0) return rc;
     static const char json[] = "{\"rope_type\":\"proportional\",\"rope_theta\":1e6,"
                                "\"partial_rotary_factor\":0.25}";
-    yyjson_doc *doc = ropes ? NULL : yyjson_read(json, sizeof json - 1, 0);
-    rc = family_rope_of(config,
-                        ropes ? yyjson_obj_get(ropes, "full_attention") : yyjson_doc_get_root(doc),
-                        "$.rope_parameters.full_attention", arena, g->full.head_dim, 1e6, 1,
-                        &out->ropes[ROPE_FULL], err);
-    yyjson_doc_free(doc);
-    return rc;
+    if (ropes == NULL)
+        return family_rope_default(config, json, arena, g->full.head_dim, 1e6,
+                                   &out->ropes[ROPE_FULL], err);
+    return family_rope_of(config, yyjson_obj_get(ropes, "full_attention"),
+                          "$.rope_parameters.full_attention", arena, g->full.head_dim, 1e6, 1,
+                          &out->ropes[ROPE_FULL], err);
 }
 
 static int read_ffn(const struct config *config, const struct model_desc *desc, struct gemma4 *g,

@@ -16,12 +16,7 @@ static int read_rope(const struct config *config, struct arena *arena, int head_
     double theta;
     int rc = config_float(config, "rope_theta", 1, 1e12, 150000, &theta, err);
     if (rc < 0) return rc;
-    yyjson_doc *doc = yyjson_read(json, sizeof json - 1, 0);
-    check(doc != NULL);
-    rc = family_rope_of(config, yyjson_doc_get_root(doc), "$.rope_parameters", arena, head_dim,
-                        theta, 1, out, err);
-    yyjson_doc_free(doc);
-    return rc;
+    return family_rope_default(config, json, arena, head_dim, theta, out, err);
 }
 
 int family_gpt_oss(const struct config *config, struct arena *arena, struct model_desc *out,

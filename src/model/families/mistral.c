@@ -34,19 +34,10 @@ static int read_growth(const struct config *config, struct attention_desc *out,
 }
 
 /* ministral3's own rope where the file has none. */
-static int default_rope(const struct config *config, struct arena *arena, int head_dim,
-                        struct rope_desc *out, struct imp_error *err) {
-    static const char json[] =
-        "{\"rope_type\":\"yarn\",\"rope_theta\":1e6,\"factor\":16,"
-        "\"original_max_position_embeddings\":16384,\"beta_fast\":32,\"beta_slow\":1,"
-        "\"mscale\":1,\"mscale_all_dim\":1}";
-    yyjson_doc *doc = yyjson_read(json, sizeof json - 1, 0);
-    check(doc != NULL);
-    int rc = family_rope_of(config, yyjson_doc_get_root(doc), "$.rope_parameters", arena, head_dim,
-                            1e6, 1, out, err);
-    yyjson_doc_free(doc);
-    return rc;
-}
+static const char MINISTRAL_ROPE[] =
+    "{\"rope_type\":\"yarn\",\"rope_theta\":1e6,\"factor\":16,"
+    "\"original_max_position_embeddings\":16384,\"beta_fast\":32,\"beta_slow\":1,"
+    "\"mscale\":1,\"mscale_all_dim\":1}";
 
 int family_mistral(const struct config *config, struct arena *arena, struct model_desc *out,
                    struct imp_error *err) {
@@ -75,7 +66,8 @@ int family_mistral(const struct config *config, struct arena *arena, struct mode
     if (ministral && (rc = read_growth(config, &attention, err)) < 0) return rc;
     if (ministral && config_get(config, "rope_parameters") == NULL &&
         config_get(config, "rope_scaling") == NULL) {
-        rc = default_rope(config, arena, attention.head_dim, &out->ropes[0], err);
+        rc = family_rope_default(config, MINISTRAL_ROPE, arena, attention.head_dim, 1e6,
+                                 &out->ropes[0], err);
     } else {
         rc = family_rope(config, arena, attention.head_dim, defaults.theta, 1, &out->ropes[0], err);
     }

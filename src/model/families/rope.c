@@ -192,3 +192,14 @@ int family_rope(const struct config *config, struct arena *arena, int head_dim,
         return rc;
     return family_rope_of(config, object, path, arena, head_dim, theta, partial, out, err);
 }
+
+int family_rope_default(const struct config *config, const char *json, struct arena *arena,
+                        int head_dim, double default_theta, struct rope_desc *out,
+                        struct imp_error *err) {
+    yyjson_doc *doc = yyjson_read(json, strlen(json), 0);
+    check(doc != NULL);
+    int rc = family_rope_of(config, yyjson_doc_get_root(doc), "$.rope_parameters", arena, head_dim,
+                            default_theta, 1, out, err);
+    yyjson_doc_free(doc);
+    return rc;
+}

@@ -9,26 +9,17 @@
 
 enum { TASK_ROWS = 8, MAX_HEAD_DIM = 1024, SUM_LANES = 8, GLU_PIECE = 256 };
 
-struct row_job {
-    struct fast_backend *fast;
-    const void *op;
-    int rows;
-    void (*row)(const struct row_job *job, int row);
-};
-
-static void run_rows(void *ctx, int task, int thread) {
-    (void)thread;
-    const struct row_job *job = ctx;
-    int end = (task + 1) * TASK_ROWS < job->rows ? (task + 1) * TASK_ROWS : job->rows;
-    for (int row = task * TASK_ROWS; row < end; row++) job->row(job, row);
+static const struct fast_kernels *kernels_of(const struct cpu_row_job *job) {
+    return ((const struct fast_backend *)job->cpu)->kernels;
 }
 
-static void share_rows(struct row_job *job) {
-    pool_run(job->fast->cpu.pool, run_rows, job, (job->rows + TASK_ROWS - 1) / TASK_ROWS);
+static void share_rows(struct cpu_backend *cpu, const void *op, int rows,
+                       void (*row)(const struct cpu_row_job *, int64_t)) {
+    cpu_share_rows(&(struct cpu_row_job){cpu, op, rows, TASK_ROWS, row});
 }
 
 /* Row `row` of an act matrix, its padding set to zero. */
-static uint16_t *act_row(void *act, int64_t cols, int row) {
+static uint16_t *act_row(void *act, int64_t cols, int64_t row) {
     int64_t stride = act_stride(cols);
     uint16_t *out = (uint16_t *)act + row * stride;
     memset(out + cols, 0, (size_t)(stride - cols) * sizeof *out);
@@ -42,23 +33,23 @@ void fast_load_row(const void *act, int64_t cols, int64_t row, float *out) {
 
 void fast_store_row(const struct cpu_backend *cpu, const float *x, int64_t cols, void *act,
                     int64_t row) {
-    ((const struct fast_backend *)cpu)->kernels->store_row(x, cols, act_row(act, cols, (int)row));
+    ((const struct fast_backend *)cpu)->kernels->store_row(x, cols, act_row(act, cols, row));
 }
 
-static void norm_row(const struct row_job *job, int row) {
+static void norm_row(const struct cpu_row_job *job, int64_t row) {
     const struct op_norm *op = job->op;
-    int from = op->rows == ROWS_OUT ? job->fast->cpu.batch.out_row[row] : row;
-    job->fast->kernels->norm_row(op->h + from * op->cols, op->weight, op->eps, op->cols,
-                                 act_row(op->out, op->cols, row));
+    int from = op->rows == ROWS_OUT ? job->cpu->batch.out_row[row] : row;
+    kernels_of(job)->norm_row(op->h + from * op->cols, op->weight, op->eps, op->cols,
+                              act_row(op->out, op->cols, row));
 }
 
 void fast_norm(struct backend *be, const struct op_norm *op) {
-    struct fast_backend *fast = (struct fast_backend *)be;
-    share_rows(&(struct row_job){fast, op, cpu_rows(&fast->cpu, op->rows), norm_row});
+    struct cpu_backend *cpu = (struct cpu_backend *)be;
+    share_rows(cpu, op, cpu_rows(cpu, op->rows), norm_row);
 }
 
 /* Gate and up that alternate are taken apart piece by piece. */
-static void glu_alternating(const struct row_job *job, const float *gate, const float *up,
+static void glu_alternating(const struct cpu_row_job *job, const float *gate, const float *up,
                             float factor, uint16_t *out) {
     const struct op_glu *op = job->op;
     float g[GLU_PIECE], u[GLU_PIECE];
@@ -68,11 +59,11 @@ static void glu_alternating(const struct row_job *job, const float *gate, const 
             g[k] = gate[(first + k) * op->step];
             u[k] = up[(first + k) * op->step];
         }
-        job->fast->kernels->glu_row(op, g, u, factor, count, out + first);
+        kernels_of(job)->glu_row(op, g, u, factor, count, out + first);
     }
 }
 
-static void glu_row(const struct row_job *job, int row) {
+static void glu_row(const struct cpu_row_job *job, int64_t row) {
     const struct op_glu *op = job->op;
     const float *gate = op->gate + row * op->gate_row, *up = op->up + row * op->up_row;
     uint16_t *out = act_row(op->out, op->cols, row);
@@ -81,12 +72,12 @@ static void glu_row(const struct row_job *job, int row) {
     if (op->step != 1) {
         glu_alternating(job, gate, up, factor, out);
     } else {
-        job->fast->kernels->glu_row(op, gate, up, factor, op->cols, out);
+        kernels_of(job)->glu_row(op, gate, up, factor, op->cols, out);
     }
 }
 
 void fast_glu_rows(struct cpu_backend *cpu, const struct op_glu *op, int rows) {
-    share_rows(&(struct row_job){(struct fast_backend *)cpu, op, rows, glu_row});
+    share_rows(cpu, op, rows, glu_row);
 }
 
 void fast_glu(struct backend *be, const struct op_glu *op) {
@@ -147,9 +138,9 @@ static void make_queries(const struct op_qkv *op, const float *from, const float
     }
 }
 
-static void qkv_row(const struct row_job *job, int row) {
+static void qkv_row(const struct cpu_row_job *job, int64_t row) {
     const struct op_qkv *op = job->op;
-    const struct batch *batch = &job->fast->cpu.batch;
+    const struct batch *batch = &job->cpu->batch;
     const int d = op->head_dim, position = batch->position[row] % KV_BLOCK_TOKENS;
     const float *angles = op->angles + (int64_t)row * op->pairs * 2;
     const float *from = op->qkv + row * op->row_cols;
@@ -173,7 +164,7 @@ static void qkv_row(const struct row_job *job, int row) {
 }
 
 void fast_qkv(struct backend *be, const struct op_qkv *op) {
-    struct fast_backend *fast = (struct fast_backend *)be;
+    struct cpu_backend *cpu = (struct cpu_backend *)be;
     check(op->head_dim <= MAX_HEAD_DIM && op->head_dim % 2 == 0);
-    share_rows(&(struct row_job){fast, op, fast->cpu.batch.rows, qkv_row});
+    share_rows(cpu, op, cpu->batch.rows, qkv_row);
 }
