@@ -5,7 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "text/tokenizer.h"
+#include "tokenizers.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
@@ -15,12 +15,7 @@ enum { FAMILIES = sizeof families / sizeof *families };
 
 static struct tokenizer *tokenizer_of(int family) {
     static struct tokenizer *loaded[FAMILIES];
-    char folder[100];
-    snprintf(folder, sizeof folder, "tests/data/tokenizer/%s", families[family]);
-    if (loaded[family] == NULL && tokenizer_load(folder, NULL, &loaded[family], NULL) < 0) {
-        __builtin_trap();
-    }
-    return loaded[family];
+    return tokenizer_loaded(&loaded[family], families[family]);
 }
 
 static void check(const struct tokenizer *t, const struct ids *ids, bool skip_special) {

@@ -2,6 +2,7 @@
 #ifndef IMP_TESTS_SUPPORT_FILES_H
 #define IMP_TESTS_SUPPORT_FILES_H
 
+#include <dirent.h>
 #include <ftw.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -72,6 +73,27 @@ static inline void put_file(const char *folder, const char *name, const void *da
 
 static inline void put_text(const char *folder, const char *name, const char *text) {
     put_file(folder, name, text, strlen(text));
+}
+
+static inline void remove_file(const char *folder, const char *name) {
+    char path[400];
+    snprintf(path, sizeof path, "%s/%s", folder, name);
+    unlink(path);
+}
+
+static inline char *path_in(const char *folder, const char *name) {
+    struct str s = {0};
+    str_printf(&s, "%s/%s", folder, name);
+    return str_take(&s);
+}
+
+static inline int count_entries(const char *folder) {
+    DIR *dir = opendir(folder);
+    int n = 0;
+    check(dir != NULL);
+    for (struct dirent *e; (e = readdir(dir)) != NULL;) n += e->d_name[0] != '.';
+    closedir(dir);
+    return n;
 }
 
 static inline void put_tensors(const char *folder, const char *name, struct maker *m) {

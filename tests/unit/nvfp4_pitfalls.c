@@ -9,14 +9,10 @@
 
 #include "load/experts.h"
 #include "num/nvfp4.h"
-#include "support/tensors.h"
+#include "support/quant_lines.h"
 
-#define M         "model.layers.0.mlp.up_proj"
-#define CT_CODES  "weight_packed U8 2,16 7A;"
-#define CT_GLOBAL "weight_global_scale F32 1 =2688;"
-#define MO_CODES  "weight U8 2,16 7A;"
-#define MO_GLOBAL "weight_scale_2 F32 - =0.0009765625;"
-#define SCALE     "weight_scale F8_E4M3 2,2 3C;"
+/* A power of two, for exact values. */
+#define MO_POWER "weight_scale_2 F32 - =0.0009765625;"
 
 #define NVFP4_CONFIG                                                                               \
     "{\"model_type\":\"m\",\"quantization_config\":{\"quant_algo\":\"W4A16_NVFP4\"}}"
@@ -25,24 +21,11 @@
     "{\"model_type\":\"m\",\"quantization_config\":{\"quant_method\":\"modelopt\","                \
     "\"quant_algo\":\"NVFP4\"}}"
 
-static void open_line(struct tiny *t, const char *line, const char *config) {
-    struct imp_error err;
-    if (tiny_open(t, M, line, config, &err) < 0) fail_msg("%s: %s", err.where, err.message);
-}
-
-static struct weight load(struct tiny *t, const char *module) {
-    struct weight w;
-    struct imp_error err;
-    if (checkpoint_weight(&t->ck, module, -1, -1, &w, &err) < 0)
-        fail_msg("%s: %s", err.where, err.message);
-    return w;
-}
-
 static void refuse(const char *line, int code, const char *words) {
     struct tiny t;
     struct weight w;
     struct imp_error err = {0};
-    open_line(&t, line, TINY_CONFIG);
+    must_open(&t, line, TINY_CONFIG);
     int rc = checkpoint_weight(&t.ck, M, -1, -1, &w, &err);
     if (rc != code || !strstr(err.message, words))
         fail_msg("rc %d \"%s\"; expected %d with \"%s\"", rc, err.message, code, words);
@@ -72,7 +55,7 @@ static void p01_scales_of_256_and_above(void **state) {
     struct imp_error err;
     float row[16];
     assert_int_equal(tiny_open_skewed(&t, &m, 0, TINY_CONFIG, &err), 0);
-    struct weight w = load(&t, M);
+    struct weight w = must_load(&t, M);
     assert_ptr_equal(w.block_scale, checkpoint_find(&t.ck, M ".weight_scale")->data);
     weight_dequantize_row(&w, 0x78, row);
     assert_true(row[0] == 256);
@@ -84,22 +67,23 @@ static void p01_scales_of_256_and_above(void **state) {
 /* One maker stores the scale of the whole tensor, the other its inverse. */
 static void p02_divisor_and_multiplier(void **state) {
     (void)state;
-    static const char *const right[] = {CT_CODES SCALE "weight_global_scale F32 1 =1024",
-                                        MO_CODES SCALE MO_GLOBAL};
-    static const char *const wrong[] = {CT_CODES SCALE "weight_global_scale F32 1 =0.0000009765625",
-                                        MO_CODES SCALE "weight_scale_2 F32 - =1024"};
+    static const char *const right[] = {CT_CODES CT_SCALE "weight_global_scale F32 1 =1024",
+                                        MO_CODES CT_SCALE MO_POWER};
+    static const char *const wrong[] = {CT_CODES CT_SCALE
+                                        "weight_global_scale F32 1 =0.0000009765625",
+                                        MO_CODES CT_SCALE "weight_scale_2 F32 - =1024"};
     for (int i = 0; i < 2; i++) {
         struct tiny t;
         float row[32];
-        open_line(&t, right[i], TINY_CONFIG);
-        struct weight w = load(&t, M);
+        must_open(&t, right[i], TINY_CONFIG);
+        struct weight w = must_load(&t, M);
         weight_dequantize_row(&w, 0, row);
         assert_true(row[0] == -1.5f / 1024 && row[1] == 9.0f / 1024);
         assert_null(strstr(t.last, "not plausible"));
         tiny_close(&t);
         /* Weights of a million, or more, are not plausible. */
-        open_line(&t, wrong[i], NVFP4_CONFIG);
-        load(&t, M);
+        must_open(&t, wrong[i], NVFP4_CONFIG);
+        must_load(&t, M);
         assert_true(t.lines == 1 && strstr(t.last, "not plausible"));
         tiny_close(&t);
     }
@@ -109,7 +93,7 @@ static void p02_divisor_and_multiplier(void **state) {
 static void p03_swizzled_scales(void **state) {
     (void)state;
     refuse(CT_CODES "weight_scale F8_E4M3 128,4 3C;" CT_GLOBAL, IMP_ERR_FILE, "swizzled");
-    refuse(MO_CODES "weight_scale F8_E4M3 512 3C;" MO_GLOBAL, IMP_ERR_FILE, "swizzled");
+    refuse(MO_CODES "weight_scale F8_E4M3 512 3C;" MO_POWER, IMP_ERR_FILE, "swizzled");
 }
 
 /* Calibration did not reach an expert: its input scale is absent, 0, Inf, NaN or memory that nobody
@@ -128,11 +112,11 @@ static void p04_input_scale_missing(void **state) {
         char line[256];
         struct tiny t;
         float x[16] = {0.5f, -2}, out[16];
-        snprintf(line, sizeof line, "%s%s", MO_CODES SCALE MO_GLOBAL, scales[i]);
-        open_line(&t, line, W4A4_CONFIG);
-        struct weight w = load(&t, M);
+        snprintf(line, sizeof line, "%s%s", MO_CODES CT_SCALE MO_POWER, scales[i]);
+        must_open(&t, line, W4A4_CONFIG);
+        struct weight w = must_load(&t, M);
         assert_true(isnan(w.input_multiplier));
-        load(&t, M);
+        must_load(&t, M);
         assert_int_equal(t.lines, 1);
         assert_non_null(strstr(t.last, "no usable input scale"));
         float a = nvfp4_round_activation(x, w.input_multiplier, 16, out);
@@ -146,10 +130,10 @@ static void p05_weight_only_as_w4a4(void **state) {
     (void)state;
     struct tiny t;
     float x[16] = {1, 2, 3, 4}, out[16];
-    open_line(&t, MO_CODES SCALE MO_GLOBAL,
+    must_open(&t, MO_CODES CT_SCALE MO_POWER,
               "{\"model_type\":\"m\",\"quantization_config\":{\"quant_method\":\"modelopt\","
               "\"quant_algo\":\"W4A16_NVFP4\"}}");
-    struct weight w = load(&t, M);
+    struct weight w = must_load(&t, M);
     assert_int_equal(t.lines, 0);
     float a = nvfp4_round_activation(x, w.input_multiplier, 16, out);
     assert_true(a == 4.0f / 2688 && out[3] == 2688 && out[0] > 0);
@@ -168,7 +152,7 @@ static void p06_globals_of_shards(void **state) {
     struct expert x;
     struct imp_error err;
     float row[32];
-    open_line(&t, line, TINY_CONFIG);
+    must_open(&t, line, TINY_CONFIG);
     assert_int_equal(checkpoint_expert(&t.ck, "e", EXPERTS_PLAIN, 1, 0, 32, 32, &x, &err), 0);
     weight_dequantize_row(&x.gate_up[0], 0, row);
     assert_true(row[0] == 1);
@@ -179,18 +163,18 @@ static void p06_globals_of_shards(void **state) {
 
 static void p07_scale_that_is_no_number(void **state) {
     (void)state;
-    refuse(MO_CODES "weight_scale F8_E4M3 2,2 7F;" MO_GLOBAL, IMP_ERR_FILE, "not a number");
+    refuse(MO_CODES "weight_scale F8_E4M3 2,2 7F;" MO_POWER, IMP_ERR_FILE, "not a number");
     refuse(CT_CODES "weight_scale F8_E4M3 2,2 FF;" CT_GLOBAL, IMP_ERR_FILE, "not a number");
     /* other formats use the sign bit to select a kind of block */
-    refuse(MO_CODES "weight_scale F8_E4M3 2,2 BC;" MO_GLOBAL, IMP_ERR_FILE, "negative");
+    refuse(MO_CODES "weight_scale F8_E4M3 2,2 BC;" MO_POWER, IMP_ERR_FILE, "negative");
 }
 
 static void p08_scale_zero_is_a_block_of_zeros(void **state) {
     (void)state;
     struct tiny t;
     float row[32];
-    open_line(&t, MO_CODES "weight_scale F8_E4M3 2,2 00;" MO_GLOBAL, TINY_CONFIG);
-    struct weight w = load(&t, M);
+    must_open(&t, MO_CODES "weight_scale F8_E4M3 2,2 00;" MO_POWER, TINY_CONFIG);
+    struct weight w = must_load(&t, M);
     weight_dequantize_row(&w, 0, row);
     for (int k = 0; k < 32; k++) assert_true(row[k] == 0);
     tiny_close(&t);
@@ -200,13 +184,13 @@ static void p08_scale_zero_is_a_block_of_zeros(void **state) {
 static void p09_odd_sizes(void **state) {
     (void)state;
     struct tiny t;
-    refuse("weight U8 2,12 7A; weight_scale F8_E4M3 2,1 38;" MO_GLOBAL, IMP_ERR_FILE,
+    refuse("weight U8 2,12 7A; weight_scale F8_E4M3 2,1 38;" MO_POWER, IMP_ERR_FILE,
            "not whole blocks of 16");
-    open_line(&t, "weight BF16 3,588 =1", TINY_CONFIG);
-    assert_int_equal(load(&t, M).cols, 588);
+    must_open(&t, "weight BF16 3,588 =1", TINY_CONFIG);
+    assert_int_equal(must_load(&t, M).cols, 588);
     tiny_close(&t);
-    open_line(&t, "weight U8 3,24 7A; weight_scale F8_E4M3 3,3 38;" MO_GLOBAL, TINY_CONFIG);
-    struct weight w = load(&t, M);
+    must_open(&t, "weight U8 3,24 7A; weight_scale F8_E4M3 3,3 38;" MO_POWER, TINY_CONFIG);
+    struct weight w = must_load(&t, M);
     assert_true(w.rows == 3 && w.cols == 48);
     tiny_close(&t);
 }
@@ -216,9 +200,9 @@ static void p10_no_overflow_at_the_multiplier(void **state) {
     (void)state;
     struct tiny t;
     float row[32];
-    open_line(&t, "weight U8 2,16 77; weight_scale F8_E4M3 2,2 7E; weight_scale_2 F32 - =30;",
+    must_open(&t, "weight U8 2,16 77; weight_scale F8_E4M3 2,2 7E; weight_scale_2 F32 - =30;",
               TINY_CONFIG);
-    struct weight w = load(&t, M);
+    struct weight w = must_load(&t, M);
     weight_dequantize_row(&w, 1, row);
     assert_true(row[0] == 2688.0f * 30);
     tiny_close(&t);
@@ -230,13 +214,13 @@ static void p13_packed_router(void **state) {
     struct tiny t;
     struct weight w;
     struct imp_error err;
-    open_line(&t, "/model.layers.0.mlp.gate.weight U8 8,16 22;", TINY_CONFIG);
+    must_open(&t, "/model.layers.0.mlp.gate.weight U8 8,16 22;", TINY_CONFIG);
     assert_int_equal(checkpoint_weight(&t.ck, "model.layers.0.mlp.gate", 8, 32, &w, &err),
                      IMP_ERR_FILE);
     assert_non_null(
         strstr(err.message, "4-bit codes without weight_scale: found weight U8 [8, 16]"));
     tiny_close(&t);
-    open_line(&t, "/model.layers.0.mlp.gate.weight BF16 8,16 =1;", TINY_CONFIG);
+    must_open(&t, "/model.layers.0.mlp.gate.weight BF16 8,16 =1;", TINY_CONFIG);
     assert_int_equal(checkpoint_weight(&t.ck, "model.layers.0.mlp.gate", 8, 32, &w, &err),
                      IMP_ERR_FILE);
     assert_non_null(strstr(err.message, "[8, 32] weights expected, [8, 16] found"));
@@ -248,7 +232,7 @@ static void p15_kv_scales_are_multipliers(void **state) {
     (void)state;
     struct tiny t;
     float k, v;
-    open_line(&t, "/model.layers.0.self_attn.k_proj.k_scale F32 - =0.25;", TINY_CONFIG);
+    must_open(&t, "/model.layers.0.self_attn.k_proj.k_scale F32 - =0.25;", TINY_CONFIG);
     checkpoint_kv_scales(&t.ck, "model.layers.0.self_attn", &k, &v);
     assert_true(k == 0.25f && v == 1);
     tiny_close(&t);
@@ -272,7 +256,7 @@ static void p16_rows_of_codes_and_scales(void **state) {
     float row[32];
     static const float expect[4] = {1, 3, 8, 24};
     assert_int_equal(tiny_open_skewed(&t, &m, 0, TINY_CONFIG, &err), 0);
-    struct weight w = load(&t, M), last = w;
+    struct weight w = must_load(&t, M), last = w;
     last.rows = 1;
     last.data = (const uint8_t *)w.data + 3 * 16;
     last.block_scale = w.block_scale + 3 * 2;
@@ -288,9 +272,10 @@ static void p16_rows_of_codes_and_scales(void **state) {
 /* A tool merged an adapter into `weight` and left the scales of the old weights behind. */
 static void p17_stale_scales_of_a_merge(void **state) {
     (void)state;
-    refuse("weight BF16 2,32 =1;" SCALE MO_GLOBAL, IMP_ERR_FILE, "unquantised weights with scales");
-    refuse("weight BF16 2,32 =1;" CT_CODES SCALE CT_GLOBAL, IMP_ERR_FILE, "two conventions");
-    refuse("weight U8 4,16 7A;" SCALE MO_GLOBAL, IMP_ERR_FILE, "[4, 2] expected, [2, 2] found");
+    refuse("weight BF16 2,32 =1;" CT_SCALE MO_POWER, IMP_ERR_FILE,
+           "unquantised weights with scales");
+    refuse("weight BF16 2,32 =1;" CT_CODES CT_SCALE CT_GLOBAL, IMP_ERR_FILE, "two conventions");
+    refuse("weight U8 4,16 7A;" CT_SCALE MO_POWER, IMP_ERR_FILE, "[4, 2] expected, [2, 2] found");
 }
 
 int main(void) {

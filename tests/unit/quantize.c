@@ -248,21 +248,6 @@ static void moments_share(void **state) {
 
 /* ---- whole folders ---- */
 
-static char *place(const char *folder, const char *name) {
-    struct str s = {0};
-    str_printf(&s, "%s/%s", folder, name);
-    return str_take(&s);
-}
-
-static int count_entries(const char *folder) {
-    DIR *dir = opendir(folder);
-    int n = 0;
-    assert_non_null(dir);
-    for (struct dirent *e; (e = readdir(dir)) != NULL;) n += e->d_name[0] != '.';
-    closedir(dir);
-    return n;
-}
-
 static struct imp_error failure;
 
 static int quantize(const char *from, const char *to, const char *method, const char *format,
@@ -304,9 +289,9 @@ static void amax_equals_modelopt(void **state) {
                                            {"tiny-bias", "tiny-bias-modelopt"},
                                            {"tiny-smol", "tiny-smol-modelopt"}};
     for (size_t i = 0; i < 4; i++) {
-        char *folder = temp_folder(), *out = place(folder, "out"),
-             *from = place(MODELS, pairs[i][0]);
-        char *theirs = place(MODELS, pairs[i][1]);
+        char *folder = temp_folder(), *out = path_in(folder, "out"),
+             *from = path_in(MODELS, pairs[i][0]);
+        char *theirs = path_in(MODELS, pairs[i][1]);
         assert_int_equal(quantize(from, out, "amax", "modelopt", NULL), 0);
         equals_folder(out, theirs);
         free(from);
@@ -318,13 +303,13 @@ static void amax_equals_modelopt(void **state) {
 
 static void none_keeps_every_bit(void **state) {
     (void)state;
-    char *folder = temp_folder(), *out = place(folder, "out");
+    char *folder = temp_folder(), *out = path_in(folder, "out");
     assert_int_equal(quantize(MODELS "tiny-bias", out, "none", NULL, NULL), 0);
     equals_folder(out, MODELS "tiny-bias");
     static const char *const same[] = {"tokenizer.json", "tokenizer_config.json",
                                        "generation_config.json", "chat_template.jinja"};
     for (size_t i = 0; i < 4; i++) {
-        char *a = place(out, same[i]), *b = place(MODELS "tiny-bias", same[i]);
+        char *a = path_in(out, same[i]), *b = path_in(MODELS "tiny-bias", same[i]);
         struct str x = {0}, y = {0};
         assert_int_equal(file_read(a, 1 << 20, &x, NULL), 0);
         assert_int_equal(file_read(b, 1 << 20, &y, NULL), 0);
@@ -343,7 +328,7 @@ static void none_keeps_every_bit(void **state) {
  * source, and code * scale * g is exact in BF16 whatever reads it. */
 static void dialects_agree(void **state) {
     (void)state;
-    char *folder = temp_folder(), *ct = place(folder, "ct"), *mo = place(folder, "mo");
+    char *folder = temp_folder(), *ct = path_in(folder, "ct"), *mo = path_in(folder, "mo");
     assert_int_equal(quantize(MODELS "tiny-gqa", ct, "sweep", "compressed-tensors", NULL), 0);
     assert_int_equal(quantize(MODELS "tiny-gqa", mo, "sweep", "modelopt", NULL), 0);
     struct checkpoint s, a, b;
@@ -390,7 +375,7 @@ static void dialects_agree(void **state) {
 }
 
 static void read_whole(const char *folder, const char *name, struct str *out) {
-    char *path = place(folder, name);
+    char *path = path_in(folder, name);
     assert_int_equal(file_read(path, 16 << 20, out, NULL), 0);
     free(path);
 }
@@ -409,7 +394,7 @@ static void weighted_and_threads(void **state) {
     struct checkpoint ck[3];
     for (int i = 0; i < 3; i++) {
         char name[2] = {(char)('a' + i), 0};
-        out[i] = place(folder, name);
+        out[i] = path_in(folder, name);
         struct imp_quantize_options o = {.source = MODELS "tiny-gqa",
                                          .destination = out[i],
                                          .method = i == 2 ? "sweep" : "weighted",
@@ -433,10 +418,10 @@ static void weighted_and_threads(void **state) {
 
 static void shards(void **state) {
     (void)state;
-    char *folder = temp_folder(), *out = place(folder, "out");
+    char *folder = temp_folder(), *out = path_in(folder, "out");
     struct quantize_settings settings = {.shard_bytes = 50000};
     assert_int_equal(quantize(MODELS "tiny-rope3", out, "amax", "modelopt", &settings), 0);
-    char *index = place(out, "model.safetensors.index.json");
+    char *index = path_in(out, "model.safetensors.index.json");
     assert_true(file_exists(index));
     struct checkpoint ck;
     assert_int_equal(checkpoint_open(out, true, NULL, &ck, NULL), 0);
@@ -451,7 +436,7 @@ static void shards(void **state) {
 /* ---- refusals and failures: nothing may stay ---- */
 
 static void refused(const char *from, const char *method, const char *format, int code) {
-    char *folder = temp_folder(), *out = place(folder, "out");
+    char *folder = temp_folder(), *out = path_in(folder, "out");
     assert_int_equal(quantize(from, out, method, format, NULL), code);
     assert_int_equal(failure.code, code);
     assert_int_equal(count_entries(folder), 0);
@@ -470,12 +455,12 @@ static void refusals(void **state) {
 
 static void destination_taken(void **state) {
     (void)state;
-    char *folder = temp_folder(), *out = place(folder, "out"), *file = place(folder, "file");
+    char *folder = temp_folder(), *out = path_in(folder, "out"), *file = path_in(folder, "file");
     put_text(folder, "file", "precious");
     assert_int_equal(quantize(MODELS "tiny-gqa", file, "amax", NULL, NULL), IMP_ERR_USAGE);
     assert_int_equal(quantize(MODELS "tiny-gqa", folder, "amax", NULL, NULL), IMP_ERR_USAGE);
     assert_int_equal(count_entries(folder), 1);
-    char *orphan = place(folder, "no/such/parent");
+    char *orphan = path_in(folder, "no/such/parent");
     assert_int_equal(quantize(MODELS "tiny-gqa", orphan, "amax", NULL, NULL), IMP_ERR_IO);
     assert_int_equal(mkdir(out, 0755), 0); /* an empty folder may be filled */
     assert_int_equal(quantize(MODELS "tiny-gqa", out, "amax", NULL, NULL), 0);
@@ -495,7 +480,7 @@ static void disk_full(void **state) {
     static const rlim_t limits[] = {100, 3000, 60000};
     for (int i = 0; i < 3; i++) {
         small = (struct rlimit){.rlim_cur = limits[i], .rlim_max = old.rlim_max};
-        char *folder = temp_folder(), *out = place(folder, "out");
+        char *folder = temp_folder(), *out = path_in(folder, "out");
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &small), 0);
         int rc = quantize(MODELS "tiny-gqa", out, "amax", NULL, NULL);
         assert_int_equal(setrlimit(RLIMIT_FSIZE, &old), 0);
@@ -520,7 +505,7 @@ static void cancelled(void **state) {
     (void)state;
     for (int after = 0; after < 30; after += 7) {
         int left = after;
-        char *folder = temp_folder(), *out = place(folder, "out");
+        char *folder = temp_folder(), *out = path_in(folder, "out");
         struct imp_quantize_options o = {.source = MODELS "tiny-gqa",
                                          .destination = out,
                                          .method = "sweep",
@@ -537,7 +522,7 @@ static void cancelled(void **state) {
 /* A number that is not finite is found wherever it stands, and named. */
 static void not_finite(void **state) {
     (void)state;
-    char *folder = temp_folder(), *from = place(folder, "from"), *out = place(folder, "out");
+    char *folder = temp_folder(), *from = path_in(folder, "from"), *out = path_in(folder, "out");
     assert_int_equal(mkdir(from, 0755), 0);
     struct str config = {0};
     read_whole(MODELS "tiny-gqa", "config.json", &config);
@@ -562,7 +547,7 @@ static void not_finite(void **state) {
 
 static void writer_round_trip(void **state) {
     (void)state;
-    char *folder = temp_folder(), *path = place(folder, "a.safetensors");
+    char *folder = temp_folder(), *path = path_in(folder, "a.safetensors");
     const float f[2] = {1.5f, -2};
     const uint8_t bytes[6] = {1, 2, 3, 4, 5, 6};
     struct writer_tensor tensors[] = {

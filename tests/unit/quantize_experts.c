@@ -15,21 +15,6 @@
 
 #define MODELS IMP_SOURCE_DIR "/tests/data/models/"
 
-static char *place(const char *folder, const char *name) {
-    struct str s = {0};
-    str_printf(&s, "%s/%s", folder, name);
-    return str_take(&s);
-}
-
-static int count_entries(const char *folder) {
-    DIR *dir = opendir(folder);
-    int n = 0;
-    assert_non_null(dir);
-    for (struct dirent *e; (e = readdir(dir)) != NULL;) n += e->d_name[0] != '.';
-    closedir(dir);
-    return n;
-}
-
 static struct imp_error failure;
 
 static int quantize(const char *from, const char *to, const char *method) {
@@ -40,7 +25,7 @@ static int quantize(const char *from, const char *to, const char *method) {
 }
 
 static void read_whole(const char *folder, const char *name, struct str *out) {
-    char *path = place(folder, name);
+    char *path = path_in(folder, name);
     assert_int_equal(file_read(path, 16 << 20, out, NULL), 0);
     free(path);
 }
@@ -59,7 +44,7 @@ struct stack_case {
 static void try_stack(const struct stack_case *c) {
     static uint8_t ones[2 * 32 * 32 * 4];
     memset(ones, 1, sizeof ones);
-    char *folder = temp_folder(), *from = place(folder, "from"), *out = place(folder, "out");
+    char *folder = temp_folder(), *from = path_in(folder, "from"), *out = path_in(folder, "out");
     assert_int_equal(mkdir(from, 0755), 0);
     put_text(from, "config.json", "{\"model_type\": \"gpt_oss\"}");
     struct maker m = {0};
@@ -113,7 +98,8 @@ static void stacks_of_codes(void **state) {
     uint8_t codes[2 * 64 * 16], scales[128];
     for (size_t i = 0; i < sizeof codes; i++) codes[i] = (uint8_t)(i * 37);
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        char *folder = temp_folder(), *from = place(folder, "from"), *out = place(folder, "out");
+        char *folder = temp_folder(), *from = path_in(folder, "from"),
+             *out = path_in(folder, "out");
         assert_int_equal(mkdir(from, 0755), 0);
         put_text(from, "config.json",
                  "{\"model_type\": \"gpt_oss\", "

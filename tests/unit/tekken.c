@@ -10,6 +10,7 @@
 #include <cmocka.h>
 
 #include "base/file.h"
+#include "support/files.h"
 #include "text/tokenizer.h"
 
 static const char base64[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
@@ -236,21 +237,6 @@ static void skipped_tokens_cut(void **state) {
     tokenizer_free(t);
 }
 
-static void write_file(const char *folder, const char *name, const char *text) {
-    char path[400];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    assert_int_equal(fclose(f), 0);
-}
-
-static void remove_file(const char *folder, const char *name) {
-    char path[400];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    unlink(path);
-}
-
 static void a_folder_takes_tokenizer_json_first(void **state) {
     (void)state;
     char folder[] = "/tmp/imp-tekken-XXXXXX";
@@ -258,18 +244,18 @@ static void a_folder_takes_tokenizer_json_first(void **state) {
     struct tokenizer *t = NULL;
     assert_non_null(mkdtemp(folder));
     char *json = written(&(struct file){.more = ""});
-    write_file(folder, "tekken.json", json);
+    put_text(folder, "tekken.json", json);
     free(json);
     assert_int_equal(tokenizer_load(folder, NULL, &t, &err), 0);
     assert_int_equal(tokenizer_size(t), 260);
     tokenizer_free(t);
-    write_file(folder, "tokenizer.json",
-               "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}");
+    put_text(folder, "tokenizer.json",
+             "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0},\"merges\":[]}}");
     assert_int_equal(tokenizer_load(folder, NULL, &t, &err), 0);
     assert_int_equal(tokenizer_size(t), 1);
     tokenizer_free(t);
     remove_file(folder, "tokenizer.json");
-    write_file(folder, "tekken.json", "{}");
+    put_text(folder, "tekken.json", "{}");
     assert_int_equal(tokenizer_load(folder, NULL, &t, &err), IMP_ERR_FILE);
     assert_non_null(strstr(err.where, "tekken.json: $.config"));
     remove_file(folder, "tekken.json");

@@ -14,6 +14,7 @@
 
 #include "base/file.h"
 #include "base/json.h"
+#include "support/files.h"
 #include "text/regex.h"
 #include "text/tokenizer.h"
 
@@ -727,29 +728,14 @@ static void tk08_half_a_character(void **state) {
 
 /* ---- the rest of the interface ---- */
 
-static void write_file(const char *folder, const char *name, const char *text) {
-    char path[400];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    FILE *f = fopen(path, "w");
-    assert_non_null(f);
-    fputs(text, f);
-    assert_int_equal(fclose(f), 0);
-}
-
-static void remove_file(const char *folder, const char *name) {
-    char path[400];
-    snprintf(path, sizeof path, "%s/%s", folder, name);
-    unlink(path);
-}
-
 static void config_adds_what_is_missing(void **state) {
     (void)state;
     char folder[] = "/tmp/imp-tokenizer-XXXXXX";
     struct tokenizer *t = NULL;
     struct imp_error err = {0};
     assert_non_null(mkdtemp(folder));
-    write_file(folder, "tokenizer.json", FILE_WITH(ADDED("3", "<s>"), AB));
-    write_file(
+    put_text(folder, "tokenizer.json", FILE_WITH(ADDED("3", "<s>"), AB));
+    put_text(
         folder, "tokenizer_config.json",
         "{\"added_tokens_decoder\":{\"3\":{\"content\":\"<t>\",\"special\":true},"
         "\"4\":{\"content\":\"<e>\",\"special\":true,\"lstrip\":false}},\"eos_token\":\"<e>\"}");
@@ -766,8 +752,8 @@ static void config_adds_what_is_missing(void **state) {
     assert_true(slice_equal(tokenizer_content(t, 2), slice_of("ab")));
     assert_null(tokenizer_content(t, 99).data);
     tokenizer_free(t);
-    write_file(folder, "tokenizer_config.json",
-               "{\"added_tokens_decoder\":{\"x\":{\"content\":\"<t>\"}}}");
+    put_text(folder, "tokenizer_config.json",
+             "{\"added_tokens_decoder\":{\"x\":{\"content\":\"<t>\"}}}");
     assert_int_equal(tokenizer_load(folder, NULL, &t, &err), IMP_ERR_FILE);
     assert_non_null(strstr(err.where, "added_tokens_decoder.x"));
     remove_file(folder, "tokenizer_config.json");
