@@ -8,7 +8,7 @@
 
 #include "backend/cuda/cuda.cuh"
 
-enum { HEAD_THREADS = 128, HEAD_WARPS = HEAD_THREADS / WARP, MAX_HEAD = 1024 };
+enum { HEAD_WARPS = HEAD_THREADS / WARP, MAX_HEAD = 1024 };
 
 struct kv_place {
     uint16_t *k, *v; /* head_dim values */
@@ -20,16 +20,6 @@ __device__ __forceinline__ struct kv_place kv_at(const void *kv, const int32_t *
     uint16_t *block = (uint16_t *)kv + 2 * (int64_t)blocks[position / KV_BLOCK_TOKENS] * plane;
     const int64_t at = ((int64_t)head * KV_BLOCK_TOKENS + position % KV_BLOCK_TOKENS) * d;
     return {block + at, block + plane + at};
-}
-
-/* The sum over HEAD_THREADS threads, to all. */
-__device__ float head_sum(float x) {
-    __shared__ float part[HEAD_WARPS];
-    x = warp_sum(x);
-    __syncthreads();
-    if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
-    __syncthreads();
-    return (part[0] + part[1]) + (part[2] + part[3]);
 }
 
 /* In shared memory: norm (weight may be NULL) in place. */
@@ -86,7 +76,7 @@ void cuda_qkv(struct backend *be, const struct op_qkv *op) {
     struct cuda_backend *cuda = cuda_of(be);
     check(op->head_dim <= MAX_HEAD);
     const unsigned heads = (unsigned)(op->kv ? op->heads + 2 * op->kv_heads : op->heads);
-    const int64_t stride = (int64_t)(be->ops->act_bytes(be, (int64_t)op->heads * op->head_dim) / 2);
+    const int64_t stride = cuda_act_stride((int64_t)op->heads * op->head_dim);
     qkv_kernel<<<dim3((unsigned)cuda->batch.rows, heads), HEAD_THREADS, 0, cuda->stream>>>(
         *op, cuda->batch, stride);
     CUDA_LAUNCHED(cuda, "qkv");
@@ -159,7 +149,7 @@ __global__ void attention_kernel(struct op_attention op, struct dev_batch batch,
 void cuda_attention(struct backend *be, const struct op_attention *op) {
     struct cuda_backend *cuda = cuda_of(be);
     check(op->head_dim <= MAX_HEAD && op->heads % op->kv_heads == 0);
-    const int64_t stride = (int64_t)(be->ops->act_bytes(be, (int64_t)op->heads * op->head_dim) / 2);
+    const int64_t stride = cuda_act_stride((int64_t)op->heads * op->head_dim);
     attention_kernel<<<dim3((unsigned)cuda->batch.rows, (unsigned)op->heads), HEAD_THREADS, 0,
                        cuda->stream>>>(*op, cuda->batch, stride);
     CUDA_LAUNCHED(cuda, "attention");

@@ -20,7 +20,7 @@ extern "C" {
 }
 #include "num/fp.h"
 
-enum { ROW_THREADS = 256, WARP = 32, MAX_PARTS = 4 };
+enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4, LANE_K = 8 };
 
 /* A weight's rows on the device, as stored. */
 struct dev_weight {
@@ -100,6 +100,14 @@ static inline int cuda_rows(const struct cuda_backend *cuda, enum op_rows rows) 
     return rows == ROWS_OUT ? cuda->batch.out_rows : cuda->batch.rows;
 }
 
+/* Of an act: elements from one row to the next; rows begin at 16 bytes. */
+static inline int64_t cuda_act_stride(int64_t cols) {
+    return (cols + 7) / 8 * 8;
+}
+static inline unsigned cuda_blocks(int64_t elements) { /* of ROW_THREADS threads */
+    return (unsigned)((elements + ROW_THREADS - 1) / ROW_THREADS);
+}
+
 /* ---- device helpers ---- */
 
 __device__ __forceinline__ float warp_sum(float x) {
@@ -117,6 +125,23 @@ __device__ __forceinline__ float block_sum(float x) {
     float total = 0;
     for (int i = 0; i < ROW_THREADS / WARP; i++) total += part[i];
     return total;
+}
+
+/* The same over a block of HEAD_THREADS threads. */
+__device__ __forceinline__ float head_sum(float x) {
+    __shared__ float part[HEAD_THREADS / WARP];
+    x = warp_sum(x);
+    __syncthreads();
+    if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
+    __syncthreads();
+    return (part[0] + part[1]) + (part[2] + part[3]);
+}
+
+/* 1 / sqrt(mean(x^2) + eps) of a row, by a block of ROW_THREADS threads, to all of them. */
+__device__ __forceinline__ float row_scale(const float *x, int64_t cols, float eps) {
+    float sum = 0;
+    for (int64_t k = threadIdx.x; k < cols; k += ROW_THREADS) sum = __fmaf_rn(x[k], x[k], sum);
+    return 1.0f / sqrtf(block_sum(sum) / (float)cols + eps);
 }
 
 __device__ __forceinline__ float sigmoid(float x) {
@@ -148,6 +173,40 @@ __device__ __forceinline__ float weight_value(const struct dev_weight *w, int64_
     const float code = e2m1_decode(k & 1 ? byte >> 4 : byte & 15);
     if (w->format == WEIGHT_NVFP4) return code * e4m3_decode(w->block_scale[i / 16]);
     return code * e8m0_decode(w->block_scale[i / 32]);
+}
+
+/* Eight weights of one row from k on; past the end they are 0. */
+__device__ __forceinline__ void load_weights(const struct dev_weight &w, int64_t row, int64_t k,
+                                             float out[LANE_K]) {
+    if (w.format == WEIGHT_NVFP4) { /* rows are whole blocks of 16 */
+        const int64_t i = row * w.cols + k;
+        const uint32_t codes = *(const uint32_t *)((const uint8_t *)w.data + i / 2);
+        const float scale = e4m3_decode(w.block_scale[i / 16]);
+        for (int j = 0; j < LANE_K; j++) out[j] = e2m1_decode(codes >> (4 * j) & 15) * scale;
+        return;
+    }
+    for (int j = 0; j < LANE_K; j++) out[j] = k + j < w.cols ? weight_value(&w, row, k + j) : 0;
+}
+
+__device__ __forceinline__ float load_x(const struct dev_weight &w, const uint16_t *x, int64_t k) {
+    if (k >= w.cols) return 0;
+    float value = bf16_decode(x[k]);
+    return w.pre_scale ? bf16_round(value * w.pre_scale[k]) : value;
+}
+
+/* A lane's sums of row n of w with `rows` <= ROWS rows of x: eight k at a time, 256 apart. */
+template <int ROWS>
+__device__ __forceinline__ void lane_sums(const struct dev_weight &w, int64_t n, const uint16_t *x,
+                                          int64_t x_stride, int rows, float sum[ROWS]) {
+    for (int64_t k = threadIdx.x % WARP * LANE_K; k < w.cols; k += WARP * LANE_K) {
+        float weights[LANE_K];
+        load_weights(w, n, k, weights);
+        for (int r = 0; r < ROWS; r++) {
+            if (r >= rows) break;
+            for (int j = 0; j < LANE_K; j++)
+                sum[r] = __fmaf_rn(weights[j], load_x(w, x + r * x_stride, k + j), sum[r]);
+        }
+    }
 }
 
 /* ---- entries of the op table, by file ---- */

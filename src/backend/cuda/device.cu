@@ -41,7 +41,7 @@ static void cuda_read(struct backend *be, void *host, const void *device, size_t
 
 static size_t cuda_act_bytes(struct backend *be, int64_t cols) {
     (void)be;
-    return (size_t)(cols + 7) / 8 * 16; /* rows begin at 16 bytes */
+    return (size_t)cuda_act_stride(cols) * sizeof(uint16_t);
 }
 
 static void cuda_act_read(struct backend *be, const void *act, int rows, int64_t cols,

@@ -6,7 +6,7 @@
  */
 #include "backend/cuda/cuda.cuh"
 
-enum { HISTORY = GDN_CONV - 1, GDN_THREADS = 128, MAX_DIM = 512 };
+enum { HISTORY = GDN_CONV - 1, MAX_DIM = 512 };
 
 struct gdn_args {
     struct op_gdn op;
@@ -27,7 +27,7 @@ __global__ void conv_kernel(struct gdn_args args) {
     const struct op_gdn &op = args.op;
     const struct dev_batch &batch = args.batch;
     const int64_t channels = args.channels, stride = args.stride;
-    const int64_t c = (int64_t)blockIdx.x * GDN_THREADS + threadIdx.x;
+    const int64_t c = (int64_t)blockIdx.x * HEAD_THREADS + threadIdx.x;
     const int seq = blockIdx.y;
     if (c >= channels) return;
     const int first = batch.seq_row[seq], n = batch.seq_row[seq + 1] - first;
@@ -50,21 +50,11 @@ __global__ void conv_kernel(struct gdn_args args) {
     }
 }
 
-/* The sum over GDN_THREADS threads, to all. */
-__device__ float gdn_sum(float x) {
-    __shared__ float part[GDN_THREADS / WARP];
-    x = warp_sum(x);
-    __syncthreads();
-    if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
-    __syncthreads();
-    return (part[0] + part[1]) + (part[2] + part[3]);
-}
-
 __device__ void load_unit(const float *from, int n, float factor, float *to) {
     float sum = 0;
-    for (int i = threadIdx.x; i < n; i += GDN_THREADS) sum = __fmaf_rn(from[i], from[i], sum);
-    const float scale = factor / sqrtf(gdn_sum(sum) + 1e-6f);
-    for (int i = threadIdx.x; i < n; i += GDN_THREADS) to[i] = from[i] * scale;
+    for (int i = threadIdx.x; i < n; i += HEAD_THREADS) sum = __fmaf_rn(from[i], from[i], sum);
+    const float scale = factor / sqrtf(head_sum(sum) + 1e-6f);
+    for (int i = threadIdx.x; i < n; i += HEAD_THREADS) to[i] = from[i] * scale;
 }
 
 __global__ void delta_kernel(struct gdn_args args) {
@@ -79,7 +69,7 @@ __global__ void delta_kernel(struct gdn_args args) {
     const bool fresh = batch.position[first] == 0;
     float *state = (float *)op.state + batch.slot[seq] * args.slot_floats + HISTORY * channels +
                    (int64_t)head * s.key_dim * s.value_dim;
-    for (int64_t i = threadIdx.x; fresh && i < (int64_t)s.key_dim * s.value_dim; i += GDN_THREADS)
+    for (int64_t i = threadIdx.x; fresh && i < (int64_t)s.key_dim * s.value_dim; i += HEAD_THREADS)
         state[i] = 0;
     for (int r = first; r < end; r++) {
         const float *in = op.in + r * stride, *z = in + channels + (int64_t)head * s.value_dim;
@@ -92,8 +82,8 @@ __global__ void delta_kernel(struct gdn_args args) {
         load_unit(in + (int64_t)key_head * s.key_dim, s.key_dim, 1.0f / sqrtf((float)s.key_dim), q);
         load_unit(in + (int64_t)(s.key_heads + key_head) * s.key_dim, s.key_dim, 1.0f, k);
         __syncthreads();
-        float o[MAX_DIM / GDN_THREADS] = {}, squares = 0;
-        for (int j = threadIdx.x, n = 0; j < s.value_dim; j += GDN_THREADS, n++) {
+        float o[MAX_DIM / HEAD_THREADS] = {}, squares = 0;
+        for (int j = threadIdx.x, n = 0; j < s.value_dim; j += HEAD_THREADS, n++) {
             float m = 0;
             for (int i = 0; i < s.key_dim; i++) {
                 float x = __fmul_rn(state[i * s.value_dim + j], alpha);
@@ -108,9 +98,9 @@ __global__ void delta_kernel(struct gdn_args args) {
             }
             squares = __fmaf_rn(o[n], o[n], squares);
         }
-        const float scale = 1.0f / sqrtf(gdn_sum(squares) / (float)s.value_dim + op.eps);
+        const float scale = 1.0f / sqrtf(head_sum(squares) / (float)s.value_dim + op.eps);
         uint16_t *out = (uint16_t *)op.out + r * args.out_stride + (int64_t)head * s.value_dim;
-        for (int j = threadIdx.x, n = 0; j < s.value_dim; j += GDN_THREADS, n++)
+        for (int j = threadIdx.x, n = 0; j < s.value_dim; j += HEAD_THREADS, n++)
             out[j] = bf16_encode(o[n] * scale * op.norm[j] * (z[j] * sigmoid(z[j])));
     }
 }
@@ -119,14 +109,13 @@ void cuda_gdn(struct backend *be, const struct op_gdn *op) {
     struct cuda_backend *cuda = cuda_of(be);
     const struct gdn_shape *s = &op->shape;
     const unsigned seqs = (unsigned)cuda->batch.seqs;
-    const unsigned tiles = (unsigned)((gdn_channels(s) + GDN_THREADS - 1) / GDN_THREADS);
+    const unsigned tiles = (unsigned)((gdn_channels(s) + HEAD_THREADS - 1) / HEAD_THREADS);
     check(s->key_dim <= MAX_DIM && s->value_dim <= MAX_DIM);
     const int64_t values = (int64_t)s->value_heads * s->value_dim;
-    const struct gdn_args args = {
-        *op,        cuda->batch,     gdn_channels(s),
-        gdn_row(s), state_floats(s), (int64_t)(be->ops->act_bytes(be, values) / 2)};
-    conv_kernel<<<dim3(tiles, seqs), GDN_THREADS, 0, cuda->stream>>>(args);
+    const struct gdn_args args = {*op,        cuda->batch,     gdn_channels(s),
+                                  gdn_row(s), state_floats(s), cuda_act_stride(values)};
+    conv_kernel<<<dim3(tiles, seqs), HEAD_THREADS, 0, cuda->stream>>>(args);
     CUDA_LAUNCHED(cuda, "gdn convolution");
-    delta_kernel<<<dim3((unsigned)s->value_heads, seqs), GDN_THREADS, 0, cuda->stream>>>(args);
+    delta_kernel<<<dim3((unsigned)s->value_heads, seqs), HEAD_THREADS, 0, cuda->stream>>>(args);
     CUDA_LAUNCHED(cuda, "gdn");
 }

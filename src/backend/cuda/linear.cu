@@ -9,7 +9,7 @@
 
 #include "backend/cuda/cuda.cuh"
 
-enum { LINEAR_ROWS = 8, LINEAR_WARPS = 4, LANE_K = 8 };
+enum { LINEAR_ROWS = 8, LINEAR_WARPS = 4 };
 
 /* ---- upload ---- */
 
@@ -153,25 +153,6 @@ void cuda_table_free(struct backend *be, struct table *table) {
 
 /* ---- the product ---- */
 
-/* Eight weights of one row from k on; past the end they are 0. */
-__device__ __forceinline__ void load_weights(const struct dev_weight &w, int64_t row, int64_t k,
-                                             float out[LANE_K]) {
-    if (w.format == WEIGHT_NVFP4) { /* rows are whole blocks of 16 */
-        const int64_t i = row * w.cols + k;
-        const uint32_t codes = *(const uint32_t *)((const uint8_t *)w.data + i / 2);
-        const float scale = e4m3_decode(w.block_scale[i / 16]);
-        for (int j = 0; j < LANE_K; j++) out[j] = e2m1_decode(codes >> (4 * j) & 15) * scale;
-        return;
-    }
-    for (int j = 0; j < LANE_K; j++) out[j] = k + j < w.cols ? weight_value(&w, row, k + j) : 0;
-}
-
-__device__ __forceinline__ float load_x(const struct dev_weight &w, const uint16_t *x, int64_t k) {
-    if (k >= w.cols) return 0;
-    float value = bf16_decode(x[k]);
-    return w.pre_scale ? bf16_round(value * w.pre_scale[k]) : value;
-}
-
 struct linear_args {
     struct dev_weight w;
     const uint16_t *x;
@@ -187,16 +168,7 @@ template <int ROWS> __global__ void linear_kernel(struct linear_args a) {
     const int first = blockIdx.y * ROWS;
     if (n >= a.w.rows) return;
     float sum[ROWS] = {};
-    for (int64_t k = lane * LANE_K; k < a.w.cols; k += WARP * LANE_K) {
-        float w[LANE_K];
-        load_weights(a.w, n, k, w);
-        for (int r = 0; r < ROWS; r++) {
-            if (first + r >= a.rows) break;
-            const uint16_t *x = a.x + (first + r) * a.x_stride;
-            for (int j = 0; j < LANE_K; j++)
-                sum[r] = __fmaf_rn(w[j], load_x(a.w, x, k + j), sum[r]);
-        }
-    }
+    lane_sums<ROWS>(a.w, n, a.x + first * a.x_stride, a.x_stride, a.rows - first, sum);
     for (int r = 0; r < ROWS && first + r < a.rows; r++) {
         float total = __fmul_rn(warp_sum(sum[r]), a.w.multiplier);
         if (lane != 0) continue;
@@ -212,13 +184,9 @@ void cuda_linear(struct backend *be, const struct op_linear *op) {
     const int rows = cuda_rows(cuda, op->rows);
     if (rows == 0) return;
     for (int i = 0; i < m->count; i++) {
-        const struct linear_args a = {m->part[i],
-                                      (const uint16_t *)op->x,
-                                      op->y,
-                                      (int64_t)(be->ops->act_bytes(be, m->base.cols) / 2),
-                                      m->base.rows,
-                                      rows,
-                                      op->mode == LINEAR_ADD};
+        const struct linear_args a = {
+            m->part[i], (const uint16_t *)op->x, op->y, cuda_act_stride(m->base.cols), m->base.rows,
+            rows,       op->mode == LINEAR_ADD};
         const unsigned blocks = (unsigned)((m->part[i].rows + LINEAR_WARPS - 1) / LINEAR_WARPS);
         if (rows == 1) {
             linear_kernel<1><<<dim3(blocks, 1), LINEAR_WARPS * WARP, 0, cuda->stream>>>(a);

@@ -7,7 +7,7 @@ extern "C" {
 #include "base/caps.h"
 }
 
-enum { EXPERT_PARTS = 3, MOE_WARPS = 4, LANE_K = 8 };
+enum { EXPERT_PARTS = 3, MOE_WARPS = 4 };
 
 /* ---- experts ---- */
 
@@ -57,40 +57,6 @@ void cuda_experts_free(struct backend *be, struct experts *experts) {
     free(e);
 }
 
-/* ---- scratch ---- */
-
-static size_t slots_of(const struct step_limits *max) {
-    return (size_t)max->rows * (size_t)max->moe_top_k;
-}
-static size_t inner_bytes(int64_t width) {
-    return (size_t)(width + 7) / 8 * 16;
-}
-
-size_t cuda_moe_bytes(const struct step_limits *max) {
-    return slots_of(max) * ((size_t)(2 * max->moe_width + max->moe_hidden) * sizeof(float) +
-                            inner_bytes(max->moe_width));
-}
-
-int cuda_moe_reserve(struct cuda_backend *cuda, const struct step_limits *max,
-                     struct imp_error *err) {
-    const size_t slots = slots_of(max);
-    struct backend *be = &cuda->base;
-    int rc;
-    if (slots == 0) return 0;
-    if ((rc = cuda_alloc(be, slots * (size_t)(2 * max->moe_width) * sizeof(float),
-                         (void **)&cuda->moe_gate_up, err)) < 0 ||
-        (rc = cuda_alloc(be, slots * (size_t)max->moe_hidden * sizeof(float),
-                         (void **)&cuda->moe_slots, err)) < 0)
-        return rc;
-    return cuda_alloc(be, slots * inner_bytes(max->moe_width), (void **)&cuda->moe_inner, err);
-}
-
-void cuda_moe_release(struct cuda_backend *cuda) {
-    cudaFree(cuda->moe_gate_up);
-    cudaFree(cuda->moe_slots);
-    cudaFree(cuda->moe_inner);
-}
-
 /* ---- route ---- */
 
 /* A block a row: the normed row and the logits in shared memory, a warp a logit, thread 0 picks. */
@@ -99,9 +65,7 @@ __global__ void route_kernel(struct op_route op) {
     float *n = shared, *logit = shared + op.cols;
     const float *h = op.h + blockIdx.x * op.cols;
     const int lane = threadIdx.x % WARP;
-    float sum = 0;
-    for (int64_t k = threadIdx.x; k < op.cols; k += ROW_THREADS) sum = __fmaf_rn(h[k], h[k], sum);
-    const float scale = 1.0f / sqrtf(block_sum(sum) / (float)op.cols + op.eps);
+    const float scale = row_scale(h, op.cols, op.eps);
     for (int64_t k = threadIdx.x; k < op.cols; k += ROW_THREADS)
         n[k] = h[k] * scale * (op.norm ? op.norm[k] : 1.0f);
     __syncthreads();
@@ -141,10 +105,52 @@ void cuda_route(struct backend *be, const struct op_route *op) {
     struct cuda_backend *cuda = cuda_of(be);
     const size_t shared = (size_t)(op->cols + op->experts) * sizeof(float);
     check(op->experts <= CAP_EXPERTS && op->top_k <= op->experts);
-    CUDA_CALL(cuda, cudaFuncSetAttribute(route_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         (int)shared));
     route_kernel<<<(unsigned)cuda->batch.rows, ROW_THREADS, shared, cuda->stream>>>(*op);
     CUDA_LAUNCHED(cuda, "route");
+}
+
+/* ---- scratch ---- */
+
+static size_t slots_of(const struct step_limits *max) {
+    return (size_t)max->rows * (size_t)max->moe_top_k;
+}
+
+/* The router keeps a row and its logits in shared memory: as much as the device gives. */
+static void allow_route_memory(struct cuda_backend *cuda) {
+    enum { OWN_BYTES = 1024 }; /* what the kernel has besides */
+    int device = 0, most = 0;
+    CUDA_CALL(cuda, cudaGetDevice(&device));
+    CUDA_CALL(cuda, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    CUDA_CALL(cuda, cudaFuncSetAttribute(route_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                         most - OWN_BYTES));
+}
+
+size_t cuda_moe_bytes(const struct step_limits *max) {
+    return slots_of(max) * ((size_t)(2 * max->moe_width + max->moe_hidden) * sizeof(float) +
+                            (size_t)cuda_act_stride(max->moe_width) * sizeof(uint16_t));
+}
+
+int cuda_moe_reserve(struct cuda_backend *cuda, const struct step_limits *max,
+                     struct imp_error *err) {
+    const size_t slots = slots_of(max);
+    struct backend *be = &cuda->base;
+    int rc;
+    if (slots == 0) return 0;
+    allow_route_memory(cuda);
+    if ((rc = cuda_error(cuda, err)) < 0) return rc;
+    if ((rc = cuda_alloc(be, slots * (size_t)(2 * max->moe_width) * sizeof(float),
+                         (void **)&cuda->moe_gate_up, err)) < 0 ||
+        (rc = cuda_alloc(be, slots * (size_t)max->moe_hidden * sizeof(float),
+                         (void **)&cuda->moe_slots, err)) < 0)
+        return rc;
+    return cuda_alloc(be, slots * (size_t)cuda_act_stride(max->moe_width) * sizeof(uint16_t),
+                      (void **)&cuda->moe_inner, err);
+}
+
+void cuda_moe_release(struct cuda_backend *cuda) {
+    cudaFree(cuda->moe_gate_up);
+    cudaFree(cuda->moe_slots);
+    cudaFree(cuda->moe_inner);
 }
 
 /* ---- experts ---- */
@@ -167,15 +173,9 @@ __global__ void expert_kernel(struct expert_args a) {
     const int64_t n = (int64_t)blockIdx.x * MOE_WARPS + threadIdx.x / WARP;
     if (n >= w->rows) return;
     const uint16_t *x = a.x + slot / a.x_share * a.x_stride;
-    float sum = 0;
-    for (int64_t k = lane * LANE_K; k < w->cols; k += WARP * LANE_K) {
-        for (int j = 0; j < LANE_K && k + j < w->cols; j++) {
-            float value = bf16_decode(x[k + j]);
-            if (w->pre_scale) value = bf16_round(value * w->pre_scale[k + j]);
-            sum = __fmaf_rn(weight_value(w, n, k + j), value, sum);
-        }
-    }
-    float total = __fmul_rn(warp_sum(sum), w->multiplier);
+    float sum[1] = {};
+    lane_sums<1>(*w, n, x, 0, 1, sum);
+    float total = __fmul_rn(warp_sum(sum[0]), w->multiplier);
     if (lane != 0) return;
     if (w->bias) total = __fadd_rn(total, w->bias[n]);
     a.y[slot * a.y_stride + w->first_row + n] = total;
@@ -209,7 +209,7 @@ void cuda_moe(struct backend *be, const struct op_moe *op) {
                             0,
                             op->expert,
                             (const uint16_t *)op->x,
-                            (int64_t)(be->ops->act_bytes(be, hidden) / 2),
+                            cuda_act_stride(hidden),
                             op->top_k,
                             cuda->moe_gate_up,
                             2 * width};
@@ -227,14 +227,13 @@ void cuda_moe(struct backend *be, const struct op_moe *op) {
     cuda_glu_rows(cuda, &glu, slots);
     a.part = 2;
     a.x = cuda->moe_inner;
-    a.x_stride = (int64_t)(be->ops->act_bytes(be, width) / 2);
+    a.x_stride = cuda_act_stride(width);
     a.x_share = 1;
     a.y = cuda->moe_slots;
     a.y_stride = hidden;
     launch_experts(cuda, &a, hidden, slots);
     const int64_t n = cuda->batch.rows * hidden;
-    combine_kernel<<<(unsigned)((n + ROW_THREADS - 1) / ROW_THREADS), ROW_THREADS, 0,
-                     cuda->stream>>>(cuda->moe_slots, op->weight, op->top_k, hidden, n,
-                                     op->mode == LINEAR_ADD, op->y);
+    combine_kernel<<<cuda_blocks(n), ROW_THREADS, 0, cuda->stream>>>(
+        cuda->moe_slots, op->weight, op->top_k, hidden, n, op->mode == LINEAR_ADD, op->y);
     CUDA_LAUNCHED(cuda, "combine");
 }

@@ -1,14 +1,6 @@
 /* Ops on single rows: a block of ROW_THREADS threads a row, or a thread an element. */
 #include "backend/cuda/cuda.cuh"
 
-static int64_t act_stride(struct backend *be, int64_t cols) {
-    return (int64_t)(be->ops->act_bytes(be, cols) / 2);
-}
-
-static unsigned blocks_of(int64_t elements) {
-    return (unsigned)((elements + ROW_THREADS - 1) / ROW_THREADS);
-}
-
 __global__ void embed_kernel(struct dev_weight w, const int32_t *token, float scale, float *h) {
     const int64_t row = blockIdx.x, id = token[row];
     for (int64_t k = threadIdx.x; k < w.cols; k += ROW_THREADS)
@@ -21,13 +13,6 @@ void cuda_embed(struct backend *be, const struct op_embed *op) {
     embed_kernel<<<(unsigned)cuda->batch.rows, ROW_THREADS, 0, cuda->stream>>>(
         t->weight, cuda->batch.token, op->scale, op->h);
     CUDA_LAUNCHED(cuda, "embed");
-}
-
-/* 1 / sqrt(mean(x^2) + eps) of a row, to every thread. */
-__device__ float row_scale(const float *x, int64_t cols, float eps) {
-    float sum = 0;
-    for (int64_t k = threadIdx.x; k < cols; k += ROW_THREADS) sum = __fmaf_rn(x[k], x[k], sum);
-    return 1.0f / sqrtf(block_sum(sum) / (float)cols + eps);
 }
 
 __global__ void norm_kernel(const float *h, const int32_t *from, const float *weight, float eps,
@@ -44,7 +29,7 @@ void cuda_norm(struct backend *be, const struct op_norm *op) {
     if (rows == 0) return;
     norm_kernel<<<(unsigned)rows, ROW_THREADS, 0, cuda->stream>>>(
         op->h, op->rows == ROWS_OUT ? cuda->batch.out_row : NULL, op->weight, op->eps, op->cols,
-        (uint16_t *)op->out, act_stride(be, op->cols));
+        (uint16_t *)op->out, cuda_act_stride(op->cols));
     CUDA_LAUNCHED(cuda, "norm");
 }
 
@@ -56,8 +41,8 @@ __global__ void convert_kernel(const float *x, int64_t rows, int64_t cols, uint1
 
 void cuda_convert(struct backend *be, const struct op_convert *op) {
     struct cuda_backend *cuda = cuda_of(be);
-    convert_kernel<<<blocks_of(cuda->batch.rows * op->cols), ROW_THREADS, 0, cuda->stream>>>(
-        op->x, cuda->batch.rows, op->cols, (uint16_t *)op->out, act_stride(be, op->cols));
+    convert_kernel<<<cuda_blocks(cuda->batch.rows * op->cols), ROW_THREADS, 0, cuda->stream>>>(
+        op->x, cuda->batch.rows, op->cols, (uint16_t *)op->out, cuda_act_stride(op->cols));
     CUDA_LAUNCHED(cuda, "convert");
 }
 
@@ -88,8 +73,8 @@ __global__ void rope_kernel(struct op_rope_angles op, const int32_t *position, i
 
 void cuda_rope_angles(struct backend *be, const struct op_rope_angles *op) {
     struct cuda_backend *cuda = cuda_of(be);
-    rope_kernel<<<blocks_of((int64_t)cuda->batch.rows * op->pairs), ROW_THREADS, 0, cuda->stream>>>(
-        *op, cuda->batch.position, cuda->batch.rows);
+    rope_kernel<<<cuda_blocks((int64_t)cuda->batch.rows * op->pairs), ROW_THREADS, 0,
+                  cuda->stream>>>(*op, cuda->batch.position, cuda->batch.rows);
     CUDA_LAUNCHED(cuda, "rope_angles");
 }
 
@@ -118,8 +103,8 @@ __global__ void glu_kernel(struct op_glu op, int64_t rows, int64_t stride) {
 }
 
 void cuda_glu_rows(struct cuda_backend *cuda, const struct op_glu *op, int64_t rows) {
-    glu_kernel<<<blocks_of(rows * op->cols), ROW_THREADS, 0, cuda->stream>>>(
-        *op, rows, act_stride(&cuda->base, op->cols));
+    glu_kernel<<<cuda_blocks(rows * op->cols), ROW_THREADS, 0, cuda->stream>>>(
+        *op, rows, cuda_act_stride(op->cols));
     CUDA_LAUNCHED(cuda, "glu");
 }
 
@@ -135,6 +120,6 @@ __global__ void softcap_kernel(float *y, int64_t n, float cap) {
 void cuda_softcap(struct backend *be, const struct op_softcap *op) {
     struct cuda_backend *cuda = cuda_of(be);
     const int64_t n = cuda->batch.out_rows * op->cols;
-    softcap_kernel<<<blocks_of(n), ROW_THREADS, 0, cuda->stream>>>(op->y, n, op->cap);
+    softcap_kernel<<<cuda_blocks(n), ROW_THREADS, 0, cuda->stream>>>(op->y, n, op->cap);
     CUDA_LAUNCHED(cuda, "softcap");
 }
