@@ -22,6 +22,7 @@ struct imp_engine {
     struct backend *backend;
     struct model model;
     struct limits limits;
+    int64_t parameters;
     int64_t usable_vocab; /* ids that the tokenizer knows; the head may have more rows */
     struct imp_request defaults;
     char quantisation[64];

@@ -7,11 +7,14 @@
 #include "engine/open.h"
 #include "load/checkpoint.h"
 #include "model/model.h"
+#include "model/tensors.h"
 
 struct inspection {
     struct checkpoint ck;
     struct arena arena;
     struct model_desc desc;
+    struct checkpoint_counts counts;
+    int64_t parameters; /* of desc */
 
     struct str out;
     bool first; /* no comma yet at this level */
@@ -45,13 +48,6 @@ static void close_object(struct inspection *in) {
     in->first = false;
 }
 
-/* Of the language model alone. */
-static size_t text_bytes(const struct checkpoint *ck) {
-    struct checkpoint_counts counts;
-    checkpoint_count(ck, &counts);
-    return (size_t)counts.bytes[TENSOR_TEXT];
-}
-
 static size_t tensor_bytes(const struct checkpoint *ck) {
     size_t total = 0;
     for (size_t i = 0; i < ck->tensor_count; i++) total += ck->tensors[i]->bytes;
@@ -75,14 +71,12 @@ static void put_dtypes(struct inspection *in) {
 
 /* What the tensors are for: of the language model, of a drafter, of a vision tower ... */
 static void put_roles(struct inspection *in) {
-    struct checkpoint_counts counts;
-    checkpoint_count(&in->ck, &counts);
     open_object(in, "roles");
     for (int r = 0; r < TENSOR_ROLES; r++) {
-        if (counts.tensors[r] == 0) continue;
+        if (in->counts.tensors[r] == 0) continue;
         key(in, checkpoint_role_name((enum tensor_role)r));
-        str_printf(&in->out, "{\"tensors\": %zu, \"bytes\": %llu}", counts.tensors[r],
-                   (unsigned long long)counts.bytes[r]);
+        str_printf(&in->out, "{\"tensors\": %zu, \"bytes\": %llu}", in->counts.tensors[r],
+                   (unsigned long long)in->counts.bytes[r]);
     }
     close_object(in);
 }
@@ -190,7 +184,8 @@ static void put_shape(struct inspection *in) {
 static void put_desc(struct inspection *in) {
     const struct model_desc *d = &in->desc;
     put_string(in, "family", d->family);
-    put_int(in, "parameters", model_desc_parameters(d));
+    in->parameters = model_desc_parameters(d);
+    put_int(in, "parameters", in->parameters);
     put_int(in, "layers", d->layers);
     put_int(in, "hidden_size", d->hidden);
     put_int(in, "vocab_size", d->vocab);
@@ -206,7 +201,7 @@ static void put_desc(struct inspection *in) {
     if (in->ck.tensor_count > 0) {
         key(in, "bits_per_weight");
         str_printf(&in->out, "%.3f",
-                   8.0 * (double)text_bytes(&in->ck) / (double)model_desc_parameters(d));
+                   8.0 * (double)in->counts.bytes[TENSOR_TEXT] / (double)in->parameters);
     }
 }
 
@@ -217,8 +212,8 @@ static int put_memory(struct inspection *in, const struct imp_options *options,
     struct limits l = {0};
     int threads, rc = open_backend(options, &be, &threads, err);
     if (rc < 0) return rc;
-    size_t weights = text_bytes(&in->ck);
-    if (weights == 0) weights = (size_t)model_desc_parameters(&in->desc) * 2;
+    size_t weights = (size_t)in->counts.bytes[TENSOR_TEXT];
+    if (weights == 0) weights = (size_t)in->parameters * 2;
     rc = limits_make(&in->desc, be, options, threads, weights, &l, err);
     bool fits = rc == 0;
     if (rc == IMP_ERR_MEMORY && l.kv_blocks > 0) rc = 0; /* the sum is what was asked for */
@@ -291,6 +286,7 @@ int imp_inspect(const char *path, const struct imp_options *options, char **json
     *json = NULL;
     int rc = checkpoint_open(path, false, &options->log, &in.ck, err);
     if (rc == 0) {
+        checkpoint_count(&in.ck, &in.counts);
         rc = describe(&in, path, options, err);
         *json = str_take(&in.out);
     }

@@ -8,6 +8,7 @@
 #include "base/thread.h"
 #include "engine/open.h"
 #include "load/gguf_import.h"
+#include "model/tensors.h"
 
 static char *last_part(const char *path) {
     size_t n = strlen(path);
@@ -191,6 +192,7 @@ static int open_model(struct imp_engine *e, const char *path, struct imp_error *
         (rc = reserve(e, err)) < 0)
         return rc;
     report_unread(e);
+    e->parameters = model_desc_parameters(&e->model.desc);
     int32_t known = tokenizer_size(e->tokenizer);
     e->usable_vocab = known < e->model.desc.vocab ? known : e->model.desc.vocab;
     describe_quantisation(e);
@@ -253,7 +255,7 @@ void imp_info_get(const struct imp_engine *e, struct imp_info *out) {
         .family = d->family,
         .device = e->backend->name,
         .quantisation = e->quantisation,
-        .parameters = (uint64_t)model_desc_parameters(d),
+        .parameters = (uint64_t)e->parameters,
         .weight_bytes = e->model.weight_bytes,
         .bytes_per_step = e->model.bytes_per_step,
         .kv_bytes_per_token = e->limits.kv_block_bytes / KV_BLOCK_TOKENS,

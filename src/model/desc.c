@@ -8,56 +8,6 @@ int64_t attention_row(const struct attention_desc *a) {
     return q + (a->v_from_k ? kv : 2 * kv);
 }
 
-static int64_t attention_parameters(const struct model_desc *desc, int i) {
-    const struct attention_desc *a = &desc->layer[i].attention;
-    const int64_t row = attention_row(a);
-    int64_t n = desc->hidden * (row + (int64_t)a->heads * a->head_dim);
-    if (a->qkv_bias) n += row;
-    if (a->out_bias) n += desc->hidden;
-    if (a->qk_norm) n += a->shares_kv ? a->head_dim : 2 * a->head_dim;
-    if (a->sinks) n += a->heads;
-    return n;
-}
-
-static int64_t gdn_parameters(const struct model_desc *desc, const struct gdn_shape *s) {
-    const int64_t values = (int64_t)s->value_heads * s->value_dim;
-    return desc->hidden * (gdn_row(s) + values) + gdn_channels(s) * GDN_CONV + 2 * s->value_heads +
-           s->value_dim;
-}
-
-static int64_t moe_parameters(const struct model_desc *desc, const struct moe_desc *m) {
-    if (m->experts == 0) return 0;
-    int64_t n = desc->hidden * m->experts + 3 * desc->hidden * m->width * m->experts;
-    if (m->layout == EXPERTS_GPT_OSS) n += (2 * m->width + desc->hidden) * m->experts;
-    if (m->router_bias) n += m->experts;
-    if (m->router_norm) n += desc->hidden;
-    if (m->expert_scale) n += m->experts;
-    n += 3 * desc->hidden * m->shared_width;
-    if (m->shared_gate) n += desc->hidden;
-    return n;
-}
-
-static int64_t layer_parameters(const struct model_desc *desc, int i) {
-    const struct layer_desc *layer = &desc->layer[i];
-    int64_t n = layer->mixer == MIXER_GDN ? gdn_parameters(desc, &layer->gdn.shape)
-                                          : attention_parameters(desc, i);
-    n += 2 * desc->hidden + 3 * desc->hidden * layer->ffn.width;
-    if (layer->ffn.bias) n += 2 * layer->ffn.width + desc->hidden;
-    n += moe_parameters(desc, &layer->moe);
-    if (desc->post_norms) n += 2 * desc->hidden;
-    if (layer->ffn.width && layer->moe.experts) n += 3 * desc->hidden;
-    if (desc->ple_width) n += 2 * desc->hidden * desc->ple_width + desc->hidden;
-    return n + desc->layer_scale;
-}
-
-int64_t model_desc_parameters(const struct model_desc *desc) {
-    int64_t n = desc->vocab * desc->hidden * (desc->tied_head ? 1 : 2) + desc->hidden;
-    for (int i = 0; i < desc->layers; i++) n += layer_parameters(desc, i);
-    if (desc->ple_width)
-        n += desc->ple_width * (desc->layers * (desc->ple_vocab + desc->hidden) + 1);
-    return n;
-}
-
 int model_desc_max_heads(const struct model_desc *desc) {
     int max = 1;
     for (int i = 0; i < desc->layers; i++) {

@@ -156,7 +156,6 @@ struct model_desc {
 void module_name(const struct model_desc *desc, enum module module, int layer, char out[128]);
 
 /* Numbers that follow from the description. */
-int64_t model_desc_parameters(const struct model_desc *desc);
 int model_desc_max_heads(const struct model_desc *desc);
 int model_desc_max_head_dim(const struct model_desc *desc);
 int64_t model_desc_max_cols(const struct model_desc *desc); /* longest input of a linear */

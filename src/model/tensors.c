@@ -222,3 +222,15 @@ void model_desc_tensors(const struct model_desc *desc, enum expert_form form, mo
     if (!desc->tied_head)
         visit(&w, MODULE_COUNT, "lm_head.weight", TENSOR_HEAD, desc->hidden, 2, table);
 }
+
+static void add_numbers(void *ctx, const struct model_tensor *t) {
+    int64_t n = 1;
+    for (int i = 0; i < t->dims; i++) n *= t->shape[i];
+    *(int64_t *)ctx += n;
+}
+
+int64_t model_desc_parameters(const struct model_desc *desc) {
+    int64_t total = 0;
+    model_desc_tensors(desc, EXPERT_AS_SAVED, add_numbers, &total);
+    return total;
+}

@@ -54,5 +54,7 @@ enum expert_form {
 typedef void (*model_tensor_fn)(void *ctx, const struct model_tensor *tensor);
 void model_desc_tensors(const struct model_desc *desc, enum expert_form form, model_tensor_fn fn,
                         void *ctx);
+/* Numbers in all of them. Walks the whole list: for once, at opening. */
+int64_t model_desc_parameters(const struct model_desc *desc);
 
 #endif

@@ -16,6 +16,7 @@
 #include "engine/options.h"
 #include "load/checkpoint.h"
 #include "model/model.h"
+#include "model/tensors.h"
 #include "support/files.h"
 
 /* ---- sizes ---- */
