@@ -28,7 +28,8 @@ cuda: all
 		-o $(BUILD)/libimp_cuda.so
 
 # The programs of tests/unit and tests/op through ctest, then what drives the binary from Python.
-# Results stay in build/reports for .ci/run to count.
+# Results stay in build/reports for .ci/run to count. On the CPU, also where there is a GPU.
+test: export IMP_DEVICE = cpu
 test:
 	@test -x $(PYTHON) || { echo "make test: first run scripts/bootstrap.sh --test" >&2; exit 1; }
 	@$(CONFIGURE) -B $(BUILD) -DIMP_TESTS=ON $(CMAKE_FLAGS) >/dev/null

@@ -25,7 +25,7 @@ DEADLINE = 30  # seconds
 def environment(home, **more):
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("IMP_", "XDG_", "HF_"))}
     kept.pop("NO_COLOR", None)
-    return {**kept, "HOME": str(home), "TERM": "xterm", "LC_ALL": "C", **more}
+    return {**kept, "HOME": str(home), "TERM": "xterm", "LC_ALL": "C", "IMP_DEVICE": "cpu", **more}
 
 
 @pytest.fixture

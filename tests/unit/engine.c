@@ -69,6 +69,7 @@ static struct imp_engine *open_with(const char *path, const char *const *setting
     struct imp_options *options = imp_options_new();
     struct imp_error err = {0};
     struct imp_engine *engine = NULL;
+    assert_int_equal(imp_options_set(options, "runtime.device", "cpu", NULL), 0);
     for (; *settings; settings++) {
         char key[100];
         size_t n = strcspn(*settings, "=");
@@ -88,6 +89,7 @@ static size_t least_memory(const char *path, const char *const *settings) {
         struct imp_engine *engine = NULL;
         char value[32];
         snprintf(value, sizeof value, "%zu", memory);
+        assert_int_equal(imp_options_set(options, "runtime.device", "cpu", NULL), 0);
         for (const char *const *s = settings; *s; s++) {
             char key[100];
             size_t n = strcspn(*s, "=");
