@@ -39,6 +39,9 @@ static const struct row {
                         "CUDA graphs; without effect on a CPU"},
     [SETTING_PDL] = {"runtime.pdl", KIND_BOOL, 0, 1, "bool", "true",
                      "programmatic dependent launch; without effect on a CPU"},
+    [SETTING_FAIL_CALL] = {"runtime.fail_call", KIND_INT, 0, INT64_MAX, "int", "0",
+                           "have this call of the CUDA runtime fail, counted from 1, to test what "
+                           "follows; 0: none"},
     [SETTING_PREFIX_CACHE] = {"runtime.prefix_cache", KIND_BOOL, 0, 1, "bool", "true",
                               "keep the KV blocks of finished prompts for later ones"},
     [SETTING_PREEMPT_EVERY] = {"runtime.preempt_every", KIND_INT, 0, INT32_MAX, "int", "0",

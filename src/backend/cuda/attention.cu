@@ -41,8 +41,13 @@ __device__ void rotate(float *x, const float *angles, int pairs, int offset) {
     __syncthreads();
 }
 
+/* Past the columns of an act's row; by the blocks of head 0. */
+__device__ void zero_rest(uint16_t *row, int64_t cols, int head) {
+    if (head == 0 && cols + threadIdx.x < act_stride(cols)) row[act_place(cols + threadIdx.x)] = 0;
+}
+
 /* blockIdx.y: q heads, then k heads, then v heads. */
-__global__ void qkv_kernel(struct op_qkv op, struct dev_batch batch, int64_t q_stride) {
+__global__ void qkv_kernel(struct op_qkv op, struct dev_batch batch) {
     __shared__ float x[MAX_HEAD];
     const int64_t r = blockIdx.x;
     const int head = blockIdx.y, d = op.head_dim;
@@ -52,6 +57,8 @@ __global__ void qkv_kernel(struct op_qkv op, struct dev_batch batch, int64_t q_s
     from += is_q ? (int64_t)head * op.q_step
                  : (int64_t)op.heads * op.q_step +
                        (int64_t)(is_v && !op.v_from_k ? op.kv_heads + kv_head : kv_head) * d;
+    depend_wait();
+    depend_release();
     for (int i = threadIdx.x; i < d; i += HEAD_THREADS) x[i] = from[i];
     __syncthreads();
     const float *weight = is_q ? op.q_norm : is_v ? NULL : op.k_norm;
@@ -62,11 +69,14 @@ __global__ void qkv_kernel(struct op_qkv op, struct dev_batch batch, int64_t q_s
         float scale = op.q_scale;
         if (op.q_growth != 0)
             scale *= 1.0f + op.q_growth * logf(1.0f + floorf((float)position / op.q_growth_tokens));
-        uint16_t *q = (uint16_t *)op.q + r * q_stride + (int64_t)head * d;
-        for (int i = threadIdx.x; i < d; i += HEAD_THREADS) q[i] = bf16_encode(x[i] * scale);
+        const int64_t cols = (int64_t)op.heads * d, at = (int64_t)head * d;
+        uint16_t *q = (uint16_t *)op.q + r * act_stride(cols);
+        for (int i = threadIdx.x; i < d; i += HEAD_THREADS)
+            q[act_place(at + i)] = bf16_encode(x[i] * scale);
+        zero_rest(q, cols, head);
         return;
     }
-    const int32_t *blocks = batch.blocks[op.group] + (int64_t)batch.seq[r] * batch.max_blocks;
+    const int32_t *blocks = batch.blocks[op.group] + (int64_t)batch.seq[r] * batch.block_stride;
     const struct kv_place at = kv_at(op.kv, blocks, position, op.kv_heads, kv_head, d);
     uint16_t *to = is_v ? at.v : at.k;
     for (int i = threadIdx.x; i < d; i += HEAD_THREADS) to[i] = bf16_encode(x[i]);
@@ -76,23 +86,24 @@ void cuda_qkv(struct backend *be, const struct op_qkv *op) {
     struct cuda_backend *cuda = cuda_of(be);
     check(op->head_dim <= MAX_HEAD);
     const unsigned heads = (unsigned)(op->kv ? op->heads + 2 * op->kv_heads : op->heads);
-    const int64_t stride = cuda_act_stride((int64_t)op->heads * op->head_dim);
-    qkv_kernel<<<dim3((unsigned)cuda->batch.rows, heads), HEAD_THREADS, 0, cuda->stream>>>(
-        *op, cuda->batch, stride);
-    CUDA_LAUNCHED(cuda, "qkv");
+    gpu_launch(cuda, "qkv", qkv_kernel, dim3((unsigned)cuda->batch.rows, heads), HEAD_THREADS, 0,
+               *op, cuda->batch);
 }
 
-__global__ void attention_kernel(struct op_attention op, struct dev_batch batch, int64_t stride) {
+__global__ void attention_kernel(struct op_attention op, struct dev_batch batch) {
     __shared__ float q[MAX_HEAD], p[KV_BLOCK_TOKENS], shared_alpha;
     const int64_t r = blockIdx.x;
     const int head = blockIdx.y, d = op.head_dim, lane = threadIdx.x % WARP;
+    const int64_t cols = (int64_t)op.heads * d, at = (int64_t)head * d, stride = act_stride(cols);
+    depend_wait();
+    depend_release();
     const int kv_head = head / (op.heads / op.kv_heads), last = batch.position[r];
     const int first = op.window > 0 && last >= op.window ? last - op.window + 1 : 0;
-    const int32_t *blocks = batch.blocks[op.group] + (int64_t)batch.seq[r] * batch.max_blocks;
-    const uint16_t *query = (const uint16_t *)op.q + r * stride + (int64_t)head * d;
+    const int32_t *blocks = batch.blocks[op.group] + (int64_t)batch.seq[r] * batch.block_stride;
+    const uint16_t *query = (const uint16_t *)op.q + r * stride;
     float o[MAX_HEAD / HEAD_THREADS] = {};
     float m = -INFINITY, l = 0; /* of thread 0 */
-    for (int i = threadIdx.x; i < d; i += HEAD_THREADS) q[i] = bf16_decode(query[i]);
+    for (int i = threadIdx.x; i < d; i += HEAD_THREADS) q[i] = bf16_decode(query[act_place(at + i)]);
     for (int block = first / KV_BLOCK_TOKENS; block <= last / KV_BLOCK_TOKENS; block++) {
         const int start = block * KV_BLOCK_TOKENS;
         const int lo = first > start ? first - start : 0;
@@ -138,19 +149,19 @@ __global__ void attention_kernel(struct op_attention op, struct dev_batch batch,
     }
     __syncthreads();
     const float *gate = op.gate ? op.gate + r * op.gate_row + (int64_t)head * op.gate_step : NULL;
-    uint16_t *out = (uint16_t *)op.out + r * stride + (int64_t)head * d;
+    uint16_t *out = (uint16_t *)op.out + r * stride;
     for (int i = threadIdx.x, n = 0; i < d; i += HEAD_THREADS, n++) {
         float value = o[n] * p[0] / p[1];
         if (gate) value *= sigmoid(gate[i]);
-        out[i] = bf16_encode(value);
+        out[act_place(at + i)] = bf16_encode(value);
     }
+    zero_rest(out, cols, head);
 }
 
 void cuda_attention(struct backend *be, const struct op_attention *op) {
     struct cuda_backend *cuda = cuda_of(be);
     check(op->head_dim <= MAX_HEAD && op->heads % op->kv_heads == 0);
-    const int64_t stride = cuda_act_stride((int64_t)op->heads * op->head_dim);
-    attention_kernel<<<dim3((unsigned)cuda->batch.rows, (unsigned)op->heads), HEAD_THREADS, 0,
-                       cuda->stream>>>(*op, cuda->batch, stride);
-    CUDA_LAUNCHED(cuda, "attention");
+    gpu_launch(cuda, "attention", attention_kernel,
+               dim3((unsigned)cuda->batch.rows, (unsigned)op->heads), HEAD_THREADS, 0, *op,
+               cuda->batch);
 }

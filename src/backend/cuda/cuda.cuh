@@ -1,12 +1,20 @@
 /* The CUDA backend: private structures and the helpers that every kernel file uses.
  *
  * A module of its own (libimp_cuda.so) that the program opens at run time. All work of a step goes
- * to one stream; nothing waits but read, sample and step_end. What a call reports is kept, the
- * first one, and returned by step_end.
+ * to one stream; nothing waits but read, sample and step_end. Every call of the CUDA runtime goes
+ * through gpu_call, gpu_alloc or gpu_launch: they keep the first error for step_end, and any one of
+ * them can be made to fail (runtime.fail_call).
  *
- * act: BF16 [rows, cols]. KV of a block: K then V, each BF16 [kv_heads, 64, head_dim]. Every sum is
- * made by a fixed number of threads in a fixed order and ends in a fixed tree, so a row's result
- * does not depend on its companions. Products are fused multiply-adds in fp32, written as such. */
+ * act: BF16 [rows, act_stride(cols)], columns in the order of act_place, zeros past cols. KV of a
+ * block: K then V, each [kv_heads, 64, head_dim]. Every sum is made by a fixed number of threads in
+ * a fixed order and ends in a fixed tree, so a row's result does not depend on its companions.
+ *
+ * Programmatic dependent launch: a kernel may start while the one before it still runs. So every
+ * kernel calls depend_wait() before it reads or writes what others write or read, in every thread
+ * block, even one that has nothing to do; what it reads of weights it may ask for earlier. It calls
+ * depend_release() as early as it can: at its start, or where its own first loads are on their way.
+ * Shared memory is at most 113 KB a block in whatever runs in a decode step, so that the next kernel
+ * finds room beside this one. */
 #ifndef IMP_BACKEND_CUDA_CUDA_CUH
 #define IMP_BACKEND_CUDA_CUDA_CUH
 
@@ -21,6 +29,7 @@ extern "C" {
 #include "num/fp.h"
 
 enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4, LANE_K = 8 };
+enum { GROUP_K = 64, CHUNK_K = 128 }; /* columns that act_place permutes among; that a row ends at */
 
 /* A weight's rows on the device, as stored. */
 struct dev_weight {
@@ -57,8 +66,11 @@ struct cuda_experts {
 
 /* The running step on the device. */
 struct dev_batch {
-    int rows, seqs, out_rows, max_blocks;
-    const int32_t *token, *position, *seq, *seq_row, *out_row, *slot, *blocks[KV_GROUPS];
+    int rows, seqs, out_rows;
+    int most; /* no position of the step is past it; the same for all steps that share a graph */
+    const int32_t *token, *position, *seq, *seq_row, *out_row, *slot;
+    const int32_t *blocks[KV_GROUPS]; /* sequence s's at + s * block_stride */
+    int block_stride;
 };
 
 struct cuda_backend {
@@ -66,10 +78,12 @@ struct cuda_backend {
     cudaStream_t stream;
     cudaError_t failed; /* the first error, or cudaSuccess */
     const char *failed_at;
+    int64_t calls, fail_call; /* wrapped calls so far; the one that is made to fail, 0: none */
+    bool pdl;                 /* launch kernels before the one before has ended */
+    bool replaying;           /* the step's kernels come from a graph: launch none */
     struct step_limits limits;
     struct dev_batch batch;
     int32_t *host_batch, *dev_batch; /* pinned and device: all arrays of a step */
-    size_t batch_ints;
     float *moe_gate_up, *moe_slots; /* scratch of the experts */
     uint16_t *moe_inner;
     struct cpu_backend sampler; /* its scratch only: rows are drawn on the host */
@@ -77,7 +91,7 @@ struct cuda_backend {
 };
 
 /* Keeps the first error and where it came from. */
-static inline bool cuda_keep(struct cuda_backend *cuda, cudaError_t rc, const char *at) {
+static inline bool gpu_keep(struct cuda_backend *cuda, cudaError_t rc, const char *at) {
     if (rc == cudaSuccess) return true;
     if (cuda->failed == cudaSuccess) {
         cuda->failed = rc;
@@ -85,13 +99,41 @@ static inline bool cuda_keep(struct cuda_backend *cuda, cudaError_t rc, const ch
     }
     return false;
 }
+/* Counts a wrapped call. True if it is the one that is made to fail. */
+static inline bool gpu_fails(struct cuda_backend *cuda) {
+    return ++cuda->calls == cuda->fail_call;
+}
 #define CUDA_STRING_(x) #x
 #define CUDA_STRING(x)  CUDA_STRING_(x)
-#define CUDA_CALL(cuda, call)                                                                      \
-    cuda_keep(cuda, call, #call " (" __FILE__ ":" CUDA_STRING(__LINE__) ")")
-/* After a launch. */
-#define CUDA_LAUNCHED(cuda, name)                                                                  \
-    cuda_keep(cuda, cudaGetLastError(), name " (" __FILE__ ":" CUDA_STRING(__LINE__) ")")
+/* One call of the runtime; true if it worked. */
+#define gpu_call(cuda, call)                                                                       \
+    gpu_keep(cuda, gpu_fails(cuda) ? cudaErrorUnknown : (call),                                    \
+             #call " (" __FILE__ ":" CUDA_STRING(__LINE__) ")")
+
+/* Launches kernel<<<grid, threads, shared>>>(args...) on the backend's stream. */
+template <class... P, class... A>
+static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kernel)(P...), dim3 grid,
+                       unsigned threads, size_t shared, A... args) {
+    if (cuda->replaying) return;
+    cudaLaunchAttribute attribute = {};
+    attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attribute.val.programmaticStreamSerializationAllowed = 1;
+    cudaLaunchConfig_t config = {};
+    config.gridDim = grid;
+    config.blockDim = dim3(threads);
+    config.dynamicSmemBytes = shared;
+    config.stream = cuda->stream;
+    config.attrs = &attribute;
+    config.numAttrs = cuda->pdl;
+    cudaError_t rc = gpu_fails(cuda) ? cudaErrorLaunchOutOfResources
+                                     : cudaLaunchKernelEx(&config, kernel, P(args)...);
+    gpu_keep(cuda, rc, name);
+}
+/* Allows a kernel that much dynamic shared memory; once, when memory is reserved. */
+template <class K> static void gpu_allow_shared(struct cuda_backend *cuda, K kernel, size_t bytes) {
+    gpu_call(cuda, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        (int)bytes));
+}
 
 static inline struct cuda_backend *cuda_of(struct backend *be) {
     return (struct cuda_backend *)be;
@@ -100,15 +142,34 @@ static inline int cuda_rows(const struct cuda_backend *cuda, enum op_rows rows) 
     return rows == ROWS_OUT ? cuda->batch.out_rows : cuda->batch.rows;
 }
 
-/* Of an act: elements from one row to the next; rows begin at 16 bytes. */
-static inline int64_t cuda_act_stride(int64_t cols) {
-    return (cols + 7) / 8 * 8;
+/* Of an act: elements from one row to the next. */
+static inline __host__ __device__ int64_t act_stride(int64_t cols) {
+    return (cols + CHUNK_K - 1) / CHUNK_K * CHUNK_K;
+}
+/* Where column k stands in a row of an act. A matrix instruction takes 16 columns; lane quarter c of
+ * its operand holds the columns 2c, 2c + 1, 2c + 8, 2c + 9 of those. Four instructions take a group
+ * of 64, and this order gives quarter c the columns 16 c .. 16 c + 15, four an instruction: a lane
+ * meets one block of scales. It is the order of K in every product. */
+static inline __host__ __device__ int64_t act_place(int64_t k) {
+    return (k & ~63) | (k & 12) << 2 | (k & 2) << 2 | (k >> 3 & 6) | (k & 1);
 }
 static inline unsigned cuda_blocks(int64_t elements) { /* of ROW_THREADS threads */
     return (unsigned)((elements + ROW_THREADS - 1) / ROW_THREADS);
 }
 
 /* ---- device helpers ---- */
+
+/* See the head of this file. */
+__device__ __forceinline__ void depend_wait(void) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+__device__ __forceinline__ void depend_release(void) {
+#if __CUDA_ARCH__ >= 900
+    asm volatile("griddepcontrol.launch_dependents;" ::: "memory");
+#endif
+}
 
 __device__ __forceinline__ float warp_sum(float x) {
     for (int width = WARP / 2; width > 0; width /= 2) x += __shfl_xor_sync(~0u, x, width);
@@ -190,7 +251,7 @@ __device__ __forceinline__ void load_weights(const struct dev_weight &w, int64_t
 
 __device__ __forceinline__ float load_x(const struct dev_weight &w, const uint16_t *x, int64_t k) {
     if (k >= w.cols) return 0;
-    float value = bf16_decode(x[k]);
+    float value = bf16_decode(x[act_place(k)]);
     return w.pre_scale ? bf16_round(value * w.pre_scale[k]) : value;
 }
 

@@ -13,7 +13,8 @@ int cuda_error(struct cuda_backend *cuda, struct imp_error *err) {
 
 int cuda_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *err) {
     *out = NULL;
-    cudaError_t rc = cudaMalloc(out, bytes ? bytes : 1);
+    cudaError_t rc = gpu_fails(cuda_of(be)) ? cudaErrorMemoryAllocation
+                                            : cudaMalloc(out, bytes ? bytes : 1);
     if (rc == cudaSuccess) return 0;
     *out = NULL;
     cudaGetLastError(); /* running out of memory is no fault of the device */
@@ -24,24 +25,24 @@ int cuda_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *e
 }
 
 void cuda_free(struct backend *be, void *device) {
-    if (device) CUDA_CALL(cuda_of(be), cudaFree(device));
+    if (device) gpu_call(cuda_of(be), cudaFree(device));
 }
 
 static void cuda_write(struct backend *be, void *device, const void *host, size_t bytes) {
     struct cuda_backend *cuda = cuda_of(be);
-    CUDA_CALL(cuda, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda->stream));
-    CUDA_CALL(cuda, cudaStreamSynchronize(cuda->stream)); /* `host` is the caller's */
+    gpu_call(cuda, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda->stream));
+    gpu_call(cuda, cudaStreamSynchronize(cuda->stream)); /* `host` is the caller's */
 }
 
 static void cuda_read(struct backend *be, void *host, const void *device, size_t bytes) {
     struct cuda_backend *cuda = cuda_of(be);
-    CUDA_CALL(cuda, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda->stream));
-    CUDA_CALL(cuda, cudaStreamSynchronize(cuda->stream));
+    gpu_call(cuda, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda->stream));
+    gpu_call(cuda, cudaStreamSynchronize(cuda->stream));
 }
 
 static size_t cuda_act_bytes(struct backend *be, int64_t cols) {
     (void)be;
-    return (size_t)cuda_act_stride(cols) * sizeof(uint16_t);
+    return (size_t)act_stride(cols) * sizeof(uint16_t);
 }
 
 static void cuda_act_read(struct backend *be, const void *act, int rows, int64_t cols,
@@ -51,7 +52,7 @@ static void cuda_act_read(struct backend *be, const void *act, int rows, int64_t
     cuda_read(be, rows_host, act, (size_t)rows * bytes);
     for (int64_t r = 0; r < rows; r++)
         for (int64_t k = 0; k < cols; k++)
-            host[r * cols + k] = bf16_decode(rows_host[r * (int64_t)(bytes / 2) + k]);
+            host[r * cols + k] = bf16_decode(rows_host[r * act_stride(cols) + act_place(k)]);
     free(rows_host);
 }
 
@@ -62,68 +63,104 @@ static size_t cuda_kv_block_bytes(struct backend *be, int kv_heads, int head_dim
 
 /* ---- the step ---- */
 
-static size_t batch_ints(const struct step_limits *max) {
-    const size_t blocks = (size_t)max->seqs * (size_t)max->max_blocks;
-    return 3 * (size_t)max->rows + (size_t)max->out_rows + 2 * (size_t)max->seqs + 1 +
-           KV_GROUPS * blocks;
+/* Where the arrays of a step stand, in ints: the same for every step, so that a graph finds them. */
+struct batch_places {
+    size_t token, position, seq, seq_row, slot, out_row, blocks, end;
+};
+static struct batch_places batch_places(const struct step_limits *max) {
+    const size_t rows = (size_t)max->rows, seqs = (size_t)max->seqs;
+    struct batch_places p = {};
+    p.position = p.token + rows;
+    p.seq = p.position + rows;
+    p.seq_row = p.seq + rows;
+    p.slot = p.seq_row + seqs + 1;
+    p.out_row = p.slot + seqs;
+    p.blocks = p.out_row + (size_t)max->out_rows; /* [seqs, KV_GROUPS, max_blocks] */
+    p.end = p.blocks + seqs * KV_GROUPS * (size_t)max->max_blocks;
+    return p;
 }
 
 static size_t cuda_scratch_bytes(struct backend *be, const struct step_limits *max) {
     (void)be;
-    return batch_ints(max) * sizeof(int32_t) + cuda_moe_bytes(max);
+    return batch_places(max).end * sizeof(int32_t) + cuda_moe_bytes(max);
+}
+
+static void place_batch(struct cuda_backend *cuda) {
+    const struct batch_places p = batch_places(&cuda->limits);
+    struct dev_batch *d = &cuda->batch;
+    const int32_t *at = cuda->dev_batch;
+    d->token = at + p.token;
+    d->position = at + p.position;
+    d->seq = at + p.seq;
+    d->seq_row = at + p.seq_row;
+    d->slot = at + p.slot;
+    d->out_row = at + p.out_row;
+    for (int g = 0; g < KV_GROUPS; g++) d->blocks[g] = at + p.blocks + g * cuda->limits.max_blocks;
+    d->block_stride = KV_GROUPS * cuda->limits.max_blocks;
 }
 
 static int cuda_reserve(struct backend *be, const struct step_limits *max, struct imp_error *err) {
     struct cuda_backend *cuda = cuda_of(be);
-    const size_t vocab = (size_t)max->vocab;
+    const size_t vocab = (size_t)max->vocab, batch_bytes = batch_places(max).end * sizeof(int32_t);
     cuda->limits = *max;
-    cuda->batch_ints = batch_ints(max);
-    CUDA_CALL(cuda, cudaMallocHost((void **)&cuda->host_batch, cuda->batch_ints * 4));
-    CUDA_CALL(cuda, cudaMallocHost((void **)&cuda->host_logits, vocab * sizeof(float)));
+    gpu_call(cuda, cudaMallocHost((void **)&cuda->host_batch, batch_bytes));
+    gpu_call(cuda, cudaMallocHost((void **)&cuda->host_logits, vocab * sizeof(float)));
     cuda->sampler.sample_logits = (float *)mem_alloc(vocab * sizeof(float));
     cuda->sampler.sample_ids = (int32_t *)mem_alloc(vocab * sizeof(int32_t));
     cuda->sampler.sample_ids_count = max->vocab;
     int rc = cuda_error(cuda, err);
-    if (rc == 0) rc = cuda_alloc(be, cuda->batch_ints * 4, (void **)&cuda->dev_batch, err);
-    return rc == 0 ? cuda_moe_reserve(cuda, max, err) : rc;
+    if (rc == 0) rc = cuda_alloc(be, batch_bytes, (void **)&cuda->dev_batch, err);
+    if (rc < 0) return rc;
+    place_batch(cuda);
+    return cuda_moe_reserve(cuda, max, err);
 }
 
-/* Appends count ints to the pinned copy; where they will be on the device. */
-static const int32_t *put(struct cuda_backend *cuda, size_t *at, const int32_t *from,
-                          size_t count) {
-    check(*at + count <= cuda->batch_ints);
-    if (from) memcpy(cuda->host_batch + *at, from, count * sizeof *from);
-    const int32_t *device = cuda->dev_batch + *at;
-    *at += count;
-    return from ? device : NULL;
+static void put(struct cuda_backend *cuda, const int32_t *device, const int32_t *from, int count) {
+    if (from) memcpy(cuda->host_batch + (device - cuda->dev_batch), from, count * sizeof *from);
 }
 
+/* The block tables: of each sequence as many entries as this step has. */
+static void put_blocks(struct cuda_backend *cuda, const struct batch *batch) {
+    const size_t pitch = (size_t)cuda->limits.max_blocks * sizeof(int32_t);
+    for (int g = 0; g < KV_GROUPS; g++) {
+        for (int s = 0; s < batch->seqs && batch->blocks[g]; s++)
+            put(cuda, cuda->batch.blocks[g] + s * cuda->batch.block_stride,
+                batch->blocks[g] + (int64_t)s * batch->max_blocks, batch->max_blocks);
+    }
+    if (batch->max_blocks == 0) return;
+    const size_t at = batch_places(&cuda->limits).blocks;
+    gpu_call(cuda, cudaMemcpy2DAsync(cuda->dev_batch + at, pitch, cuda->host_batch + at, pitch,
+                                     (size_t)batch->max_blocks * sizeof(int32_t),
+                                     (size_t)batch->seqs * KV_GROUPS, cudaMemcpyHostToDevice,
+                                     cuda->stream));
+}
+
+/* The pinned copy is free: the step before has ended. */
 static void cuda_step_begin(struct backend *be, const struct batch *batch) {
     struct cuda_backend *cuda = cuda_of(be);
     struct dev_batch *d = &cuda->batch;
-    const size_t rows = (size_t)batch->rows, seqs = (size_t)batch->seqs;
-    size_t at = 0;
-    /* The last step's copy may still be read from the pinned memory. */
-    CUDA_CALL(cuda, cudaStreamSynchronize(cuda->stream));
+    check(batch->max_blocks <= cuda->limits.max_blocks);
     d->rows = batch->rows;
     d->seqs = batch->seqs;
     d->out_rows = batch->out_rows;
-    d->max_blocks = batch->max_blocks;
-    d->token = put(cuda, &at, batch->token, rows);
-    d->position = put(cuda, &at, batch->position, rows);
-    d->seq = put(cuda, &at, batch->seq, rows);
-    d->seq_row = put(cuda, &at, batch->seq_row, seqs + 1);
-    d->slot = put(cuda, &at, batch->slot, seqs);
-    d->out_row = put(cuda, &at, batch->out_row, (size_t)batch->out_rows);
-    for (int g = 0; g < KV_GROUPS; g++)
-        d->blocks[g] = put(cuda, &at, batch->blocks[g], seqs * (size_t)batch->max_blocks);
-    CUDA_CALL(cuda, cudaMemcpyAsync(cuda->dev_batch, cuda->host_batch, at * sizeof(int32_t),
-                                    cudaMemcpyHostToDevice, cuda->stream));
+    d->most = 0;
+    for (int r = 0; r < batch->rows && batch->position; r++)
+        if (batch->position[r] > d->most) d->most = batch->position[r];
+    put(cuda, d->token, batch->token, batch->rows);
+    put(cuda, d->position, batch->position, batch->rows);
+    put(cuda, d->seq, batch->seq, batch->rows);
+    put(cuda, d->seq_row, batch->seq_row, batch->seqs + 1);
+    put(cuda, d->slot, batch->slot, batch->seqs);
+    put(cuda, d->out_row, batch->out_row, batch->out_rows);
+    gpu_call(cuda, cudaMemcpyAsync(cuda->dev_batch, cuda->host_batch,
+                                   batch_places(&cuda->limits).blocks * sizeof(int32_t),
+                                   cudaMemcpyHostToDevice, cuda->stream));
+    put_blocks(cuda, batch);
 }
 
 static int cuda_step_end(struct backend *be, struct imp_error *err) {
     struct cuda_backend *cuda = cuda_of(be);
-    CUDA_CALL(cuda, cudaStreamSynchronize(cuda->stream));
+    gpu_call(cuda, cudaStreamSynchronize(cuda->stream));
     return cuda_error(cuda, err);
 }
 
@@ -213,9 +250,11 @@ extern "C" int imp_cuda_open(const struct backend_options *options, struct backe
     struct cuda_backend *cuda = (struct cuda_backend *)mem_zero(1, sizeof *cuda);
     cudaDeviceProp properties;
     cuda->base.ops = &ops;
-    CUDA_CALL(cuda, cudaSetDevice(options->device));
-    CUDA_CALL(cuda, cudaGetDeviceProperties(&properties, options->device));
-    CUDA_CALL(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    cuda->pdl = options->pdl;
+    cuda->fail_call = options->fail_call;
+    gpu_call(cuda, cudaSetDevice(options->device));
+    gpu_call(cuda, cudaGetDeviceProperties(&properties, options->device));
+    gpu_call(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     snprintf(cuda->base.name, sizeof cuda->base.name, "cuda:%d, %.40s", options->device,
              cuda->failed == cudaSuccess ? properties.name : "?");
     int status = cuda_error(cuda, err);

@@ -29,6 +29,8 @@ __global__ void conv_kernel(struct gdn_args args) {
     const int64_t channels = args.channels, stride = args.stride;
     const int64_t c = (int64_t)blockIdx.x * HEAD_THREADS + threadIdx.x;
     const int seq = blockIdx.y;
+    depend_wait();
+    depend_release();
     if (c >= channels) return;
     const int first = batch.seq_row[seq], n = batch.seq_row[seq + 1] - first;
     float *saved = (float *)op.state + batch.slot[seq] * args.slot_floats + c;
@@ -65,6 +67,8 @@ __global__ void delta_kernel(struct gdn_args args) {
     const int head = blockIdx.x, seq = blockIdx.y, key_head = head / (s.value_heads / s.key_heads);
     const int64_t channels = args.channels, stride = args.stride;
     const int64_t values = (int64_t)s.value_heads * s.value_dim;
+    depend_wait();
+    depend_release();
     const int first = batch.seq_row[seq], end = batch.seq_row[seq + 1];
     const bool fresh = batch.position[first] == 0;
     float *state = (float *)op.state + batch.slot[seq] * args.slot_floats + HISTORY * channels +
@@ -99,9 +103,12 @@ __global__ void delta_kernel(struct gdn_args args) {
             squares = __fmaf_rn(o[n], o[n], squares);
         }
         const float scale = 1.0f / sqrtf(head_sum(squares) / (float)s.value_dim + op.eps);
-        uint16_t *out = (uint16_t *)op.out + r * args.out_stride + (int64_t)head * s.value_dim;
+        const int64_t at = (int64_t)head * s.value_dim;
+        uint16_t *out = (uint16_t *)op.out + r * args.out_stride;
         for (int j = threadIdx.x, n = 0; j < s.value_dim; j += HEAD_THREADS, n++)
-            out[j] = bf16_encode(o[n] * scale * op.norm[j] * (z[j] * sigmoid(z[j])));
+            out[act_place(at + j)] = bf16_encode(o[n] * scale * op.norm[j] * (z[j] * sigmoid(z[j])));
+        if (head == 0 && values + threadIdx.x < args.out_stride)
+            out[act_place(values + threadIdx.x)] = 0;
     }
 }
 
@@ -113,9 +120,8 @@ void cuda_gdn(struct backend *be, const struct op_gdn *op) {
     check(s->key_dim <= MAX_DIM && s->value_dim <= MAX_DIM);
     const int64_t values = (int64_t)s->value_heads * s->value_dim;
     const struct gdn_args args = {*op,        cuda->batch,     gdn_channels(s),
-                                  gdn_row(s), state_floats(s), cuda_act_stride(values)};
-    conv_kernel<<<dim3(tiles, seqs), HEAD_THREADS, 0, cuda->stream>>>(args);
-    CUDA_LAUNCHED(cuda, "gdn convolution");
-    delta_kernel<<<dim3((unsigned)s->value_heads, seqs), HEAD_THREADS, 0, cuda->stream>>>(args);
-    CUDA_LAUNCHED(cuda, "gdn");
+                                  gdn_row(s), state_floats(s), act_stride(values)};
+    gpu_launch(cuda, "gdn convolution", conv_kernel, dim3(tiles, seqs), HEAD_THREADS, 0, args);
+    gpu_launch(cuda, "gdn", delta_kernel, dim3((unsigned)s->value_heads, seqs), HEAD_THREADS, 0,
+               args);
 }

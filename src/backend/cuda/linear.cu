@@ -166,6 +166,8 @@ template <int ROWS> __global__ void linear_kernel(struct linear_args a) {
     const int lane = threadIdx.x % WARP;
     const int64_t n = (int64_t)blockIdx.x * LINEAR_WARPS + threadIdx.x / WARP;
     const int first = blockIdx.y * ROWS;
+    depend_wait();
+    depend_release();
     if (n >= a.w.rows) return;
     float sum[ROWS] = {};
     lane_sums<ROWS>(a.w, n, a.x + first * a.x_stride, a.x_stride, a.rows - first, sum);
@@ -185,16 +187,15 @@ void cuda_linear(struct backend *be, const struct op_linear *op) {
     if (rows == 0) return;
     for (int i = 0; i < m->count; i++) {
         const struct linear_args a = {
-            m->part[i], (const uint16_t *)op->x, op->y, cuda_act_stride(m->base.cols), m->base.rows,
+            m->part[i], (const uint16_t *)op->x, op->y, act_stride(m->base.cols), m->base.rows,
             rows,       op->mode == LINEAR_ADD};
         const unsigned blocks = (unsigned)((m->part[i].rows + LINEAR_WARPS - 1) / LINEAR_WARPS);
         if (rows == 1) {
-            linear_kernel<1><<<dim3(blocks, 1), LINEAR_WARPS * WARP, 0, cuda->stream>>>(a);
+            gpu_launch(cuda, "linear", linear_kernel<1>, dim3(blocks), LINEAR_WARPS * WARP, 0, a);
         } else {
             const unsigned tiles = (unsigned)((rows + LINEAR_ROWS - 1) / LINEAR_ROWS);
-            linear_kernel<LINEAR_ROWS>
-                <<<dim3(blocks, tiles), LINEAR_WARPS * WARP, 0, cuda->stream>>>(a);
+            gpu_launch(cuda, "linear", linear_kernel<LINEAR_ROWS>, dim3(blocks, tiles),
+                       LINEAR_WARPS * WARP, 0, a);
         }
-        CUDA_LAUNCHED(cuda, "linear");
     }
 }

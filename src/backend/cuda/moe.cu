@@ -65,6 +65,8 @@ __global__ void route_kernel(struct op_route op) {
     float *n = shared, *logit = shared + op.cols;
     const float *h = op.h + blockIdx.x * op.cols;
     const int lane = threadIdx.x % WARP;
+    depend_wait();
+    depend_release();
     const float scale = row_scale(h, op.cols, op.eps);
     for (int64_t k = threadIdx.x; k < op.cols; k += ROW_THREADS)
         n[k] = h[k] * scale * (op.norm ? op.norm[k] : 1.0f);
@@ -105,8 +107,7 @@ void cuda_route(struct backend *be, const struct op_route *op) {
     struct cuda_backend *cuda = cuda_of(be);
     const size_t shared = (size_t)(op->cols + op->experts) * sizeof(float);
     check(op->experts <= CAP_EXPERTS && op->top_k <= op->experts);
-    route_kernel<<<(unsigned)cuda->batch.rows, ROW_THREADS, shared, cuda->stream>>>(*op);
-    CUDA_LAUNCHED(cuda, "route");
+    gpu_launch(cuda, "route", route_kernel, (unsigned)cuda->batch.rows, ROW_THREADS, shared, *op);
 }
 
 /* ---- scratch ---- */
@@ -119,15 +120,14 @@ static size_t slots_of(const struct step_limits *max) {
 static void allow_route_memory(struct cuda_backend *cuda) {
     enum { OWN_BYTES = 1024 }; /* what the kernel has besides */
     int device = 0, most = 0;
-    CUDA_CALL(cuda, cudaGetDevice(&device));
-    CUDA_CALL(cuda, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
-    CUDA_CALL(cuda, cudaFuncSetAttribute(route_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                         most - OWN_BYTES));
+    gpu_call(cuda, cudaGetDevice(&device));
+    gpu_call(cuda, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    gpu_allow_shared(cuda, route_kernel, (size_t)(most - OWN_BYTES));
 }
 
 size_t cuda_moe_bytes(const struct step_limits *max) {
     return slots_of(max) * ((size_t)(2 * max->moe_width + max->moe_hidden) * sizeof(float) +
-                            (size_t)cuda_act_stride(max->moe_width) * sizeof(uint16_t));
+                            (size_t)act_stride(max->moe_width) * sizeof(uint16_t));
 }
 
 int cuda_moe_reserve(struct cuda_backend *cuda, const struct step_limits *max,
@@ -143,7 +143,7 @@ int cuda_moe_reserve(struct cuda_backend *cuda, const struct step_limits *max,
         (rc = cuda_alloc(be, slots * (size_t)max->moe_hidden * sizeof(float),
                          (void **)&cuda->moe_slots, err)) < 0)
         return rc;
-    return cuda_alloc(be, slots * (size_t)cuda_act_stride(max->moe_width) * sizeof(uint16_t),
+    return cuda_alloc(be, slots * (size_t)act_stride(max->moe_width) * sizeof(uint16_t),
                       (void **)&cuda->moe_inner, err);
 }
 
@@ -169,6 +169,8 @@ struct expert_args {
 
 __global__ void expert_kernel(struct expert_args a) {
     const int slot = blockIdx.y, lane = threadIdx.x % WARP;
+    depend_wait();
+    depend_release();
     const struct dev_weight *w = &a.parts[a.expert[slot] * EXPERT_PARTS + a.part];
     const int64_t n = (int64_t)blockIdx.x * MOE_WARPS + threadIdx.x / WARP;
     if (n >= w->rows) return;
@@ -184,13 +186,14 @@ __global__ void expert_kernel(struct expert_args a) {
 static void launch_experts(struct cuda_backend *cuda, const struct expert_args *a, int64_t rows,
                            int slots) {
     const dim3 grid((unsigned)((rows + MOE_WARPS - 1) / MOE_WARPS), (unsigned)slots);
-    expert_kernel<<<grid, MOE_WARPS * WARP, 0, cuda->stream>>>(*a);
-    CUDA_LAUNCHED(cuda, "experts");
+    gpu_launch(cuda, "experts", expert_kernel, grid, MOE_WARPS * WARP, 0, *a);
 }
 
 __global__ void combine_kernel(const float *slots, const float *weight, int top_k, int64_t hidden,
                                int64_t n, bool add, float *y) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
+    depend_wait();
+    depend_release();
     if (i >= n) return;
     const int64_t r = i / hidden, k = i % hidden;
     float sum = 0;
@@ -209,7 +212,7 @@ void cuda_moe(struct backend *be, const struct op_moe *op) {
                             0,
                             op->expert,
                             (const uint16_t *)op->x,
-                            cuda_act_stride(hidden),
+                            act_stride(hidden),
                             op->top_k,
                             cuda->moe_gate_up,
                             2 * width};
@@ -227,13 +230,12 @@ void cuda_moe(struct backend *be, const struct op_moe *op) {
     cuda_glu_rows(cuda, &glu, slots);
     a.part = 2;
     a.x = cuda->moe_inner;
-    a.x_stride = cuda_act_stride(width);
+    a.x_stride = act_stride(width);
     a.x_share = 1;
     a.y = cuda->moe_slots;
     a.y_stride = hidden;
     launch_experts(cuda, &a, hidden, slots);
     const int64_t n = cuda->batch.rows * hidden;
-    combine_kernel<<<cuda_blocks(n), ROW_THREADS, 0, cuda->stream>>>(
-        cuda->moe_slots, op->weight, op->top_k, hidden, n, op->mode == LINEAR_ADD, op->y);
-    CUDA_LAUNCHED(cuda, "combine");
+    gpu_launch(cuda, "combine", combine_kernel, cuda_blocks(n), ROW_THREADS, 0, cuda->moe_slots,
+               op->weight, op->top_k, hidden, n, op->mode == LINEAR_ADD, op->y);
 }

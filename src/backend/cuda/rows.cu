@@ -2,7 +2,10 @@
 #include "backend/cuda/cuda.cuh"
 
 __global__ void embed_kernel(struct dev_weight w, const int32_t *token, float scale, float *h) {
-    const int64_t row = blockIdx.x, id = token[row];
+    const int64_t row = blockIdx.x;
+    depend_wait();
+    depend_release();
+    const int64_t id = token[row];
     for (int64_t k = threadIdx.x; k < w.cols; k += ROW_THREADS)
         h[row * w.cols + k] = __fmul_rn(__fmul_rn(weight_value(&w, id, k), w.multiplier), scale);
 }
@@ -10,45 +13,51 @@ __global__ void embed_kernel(struct dev_weight w, const int32_t *token, float sc
 void cuda_embed(struct backend *be, const struct op_embed *op) {
     struct cuda_backend *cuda = cuda_of(be);
     const struct cuda_table *t = (const struct cuda_table *)op->table;
-    embed_kernel<<<(unsigned)cuda->batch.rows, ROW_THREADS, 0, cuda->stream>>>(
-        t->weight, cuda->batch.token, op->scale, op->h);
-    CUDA_LAUNCHED(cuda, "embed");
+    gpu_launch(cuda, "embed", embed_kernel, (unsigned)cuda->batch.rows, ROW_THREADS, 0, t->weight,
+               cuda->batch.token, op->scale, op->h);
 }
 
 __global__ void norm_kernel(const float *h, const int32_t *from, const float *weight, float eps,
-                            int64_t cols, uint16_t *out, int64_t stride) {
+                            int64_t cols, uint16_t *out) {
+    const int64_t stride = act_stride(cols);
+    depend_wait();
+    depend_release();
     const float *x = h + (from ? from[blockIdx.x] : (int64_t)blockIdx.x) * cols;
     const float scale = row_scale(x, cols, eps);
-    for (int64_t k = threadIdx.x; k < cols; k += ROW_THREADS)
-        out[blockIdx.x * stride + k] = bf16_encode(x[k] * scale * (weight ? weight[k] : 1.0f));
+    for (int64_t k = threadIdx.x; k < stride; k += ROW_THREADS)
+        out[blockIdx.x * stride + act_place(k)] =
+            k < cols ? bf16_encode(x[k] * scale * (weight ? weight[k] : 1.0f)) : 0;
 }
 
 void cuda_norm(struct backend *be, const struct op_norm *op) {
     struct cuda_backend *cuda = cuda_of(be);
     const int rows = cuda_rows(cuda, op->rows);
     if (rows == 0) return;
-    norm_kernel<<<(unsigned)rows, ROW_THREADS, 0, cuda->stream>>>(
-        op->h, op->rows == ROWS_OUT ? cuda->batch.out_row : NULL, op->weight, op->eps, op->cols,
-        (uint16_t *)op->out, cuda_act_stride(op->cols));
-    CUDA_LAUNCHED(cuda, "norm");
+    gpu_launch(cuda, "norm", norm_kernel, (unsigned)rows, ROW_THREADS, 0, op->h,
+               op->rows == ROWS_OUT ? cuda->batch.out_row : NULL, op->weight, op->eps, op->cols,
+               (uint16_t *)op->out);
 }
 
-__global__ void convert_kernel(const float *x, int64_t rows, int64_t cols, uint16_t *out,
-                               int64_t stride) {
-    const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
-    if (i < rows * cols) out[i / cols * stride + i % cols] = bf16_encode(x[i]);
+__global__ void convert_kernel(const float *x, int64_t rows, int64_t cols, uint16_t *out) {
+    const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x, stride = act_stride(cols);
+    const int64_t r = i / stride, k = i % stride;
+    depend_wait();
+    depend_release();
+    if (r < rows) out[r * stride + act_place(k)] = k < cols ? bf16_encode(x[r * cols + k]) : 0;
 }
 
 void cuda_convert(struct backend *be, const struct op_convert *op) {
     struct cuda_backend *cuda = cuda_of(be);
-    convert_kernel<<<cuda_blocks(cuda->batch.rows * op->cols), ROW_THREADS, 0, cuda->stream>>>(
-        op->x, cuda->batch.rows, op->cols, (uint16_t *)op->out, cuda_act_stride(op->cols));
-    CUDA_LAUNCHED(cuda, "convert");
+    const int rows = cuda->batch.rows;
+    gpu_launch(cuda, "convert", convert_kernel, cuda_blocks(rows * act_stride(op->cols)),
+               ROW_THREADS, 0, op->x, rows, op->cols, (uint16_t *)op->out);
 }
 
 __global__ void post_norm_kernel(struct op_post_norm op) {
     const float *x = op.x + blockIdx.x * op.cols;
     float *y = op.y + blockIdx.x * op.cols;
+    depend_wait();
+    depend_release();
     const float scale = row_scale(x, op.cols, op.eps);
     for (int64_t k = threadIdx.x; k < op.cols; k += ROW_THREADS) {
         float n = __fmul_rn(__fmul_rn(x[k], scale), op.weight ? op.weight[k] : 1.0f);
@@ -58,13 +67,14 @@ __global__ void post_norm_kernel(struct op_post_norm op) {
 
 void cuda_post_norm(struct backend *be, const struct op_post_norm *op) {
     struct cuda_backend *cuda = cuda_of(be);
-    post_norm_kernel<<<(unsigned)(cuda->batch.rows * op->groups), ROW_THREADS, 0, cuda->stream>>>(
-        *op);
-    CUDA_LAUNCHED(cuda, "post_norm");
+    gpu_launch(cuda, "post_norm", post_norm_kernel, (unsigned)(cuda->batch.rows * op->groups),
+               ROW_THREADS, 0, *op);
 }
 
 __global__ void rope_kernel(struct op_rope_angles op, const int32_t *position, int64_t rows) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
+    depend_wait();
+    depend_release();
     if (i >= rows * op.pairs) return;
     const float angle = __fmul_rn((float)position[i / op.pairs], op.frequency[i % op.pairs]);
     op.out[2 * i] = op.amplitude * cosf(angle);
@@ -73,9 +83,9 @@ __global__ void rope_kernel(struct op_rope_angles op, const int32_t *position, i
 
 void cuda_rope_angles(struct backend *be, const struct op_rope_angles *op) {
     struct cuda_backend *cuda = cuda_of(be);
-    rope_kernel<<<cuda_blocks((int64_t)cuda->batch.rows * op->pairs), ROW_THREADS, 0,
-                  cuda->stream>>>(*op, cuda->batch.position, cuda->batch.rows);
-    CUDA_LAUNCHED(cuda, "rope_angles");
+    gpu_launch(cuda, "rope_angles", rope_kernel,
+               cuda_blocks((int64_t)cuda->batch.rows * op->pairs), ROW_THREADS, 0, *op,
+               cuda->batch.position, cuda->batch.rows);
 }
 
 __device__ float glu(const struct op_glu &op, float gate, float up) {
@@ -92,20 +102,26 @@ __device__ float glu(const struct op_glu &op, float gate, float up) {
     return gate * sigmoid(1.702f * gate) * (up + 1.0f);
 }
 
-__global__ void glu_kernel(struct op_glu op, int64_t rows, int64_t stride) {
-    const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
-    if (i >= rows * op.cols) return;
-    const int64_t r = i / op.cols, k = i % op.cols;
+__global__ void glu_kernel(struct op_glu op, int64_t rows) {
+    const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x, stride = act_stride(op.cols);
+    const int64_t r = i / stride, k = i % stride;
+    uint16_t *out = (uint16_t *)op.out + r * stride + act_place(k);
+    depend_wait();
+    depend_release();
+    if (r >= rows) return;
+    if (k >= op.cols) {
+        *out = 0;
+        return;
+    }
     float value =
         glu(op, op.gate[r * op.gate_row + k * op.step], op.up[r * op.up_row + k * op.step]);
     if (op.row_gate) value *= sigmoid(op.row_gate[r * op.gate_row]);
-    ((uint16_t *)op.out)[r * stride + k] = bf16_encode(value);
+    *out = bf16_encode(value);
 }
 
 void cuda_glu_rows(struct cuda_backend *cuda, const struct op_glu *op, int64_t rows) {
-    glu_kernel<<<cuda_blocks(rows * op->cols), ROW_THREADS, 0, cuda->stream>>>(
-        *op, rows, cuda_act_stride(op->cols));
-    CUDA_LAUNCHED(cuda, "glu");
+    gpu_launch(cuda, "glu", glu_kernel, cuda_blocks(rows * act_stride(op->cols)), ROW_THREADS, 0,
+               *op, rows);
 }
 
 void cuda_glu(struct backend *be, const struct op_glu *op) {
@@ -114,12 +130,13 @@ void cuda_glu(struct backend *be, const struct op_glu *op) {
 
 __global__ void softcap_kernel(float *y, int64_t n, float cap) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
+    depend_wait();
+    depend_release();
     if (i < n) y[i] = cap * tanhf(y[i] / cap);
 }
 
 void cuda_softcap(struct backend *be, const struct op_softcap *op) {
     struct cuda_backend *cuda = cuda_of(be);
     const int64_t n = cuda->batch.out_rows * op->cols;
-    softcap_kernel<<<cuda_blocks(n), ROW_THREADS, 0, cuda->stream>>>(op->y, n, op->cap);
-    CUDA_LAUNCHED(cuda, "softcap");
+    gpu_launch(cuda, "softcap", softcap_kernel, cuda_blocks(n), ROW_THREADS, 0, op->y, n, op->cap);
 }
