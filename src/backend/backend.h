@@ -371,6 +371,10 @@ struct backend_options {
     int device;      /* which GPU */
     bool round_bf16; /* reference only: round where the contract rounds (act and KV to BF16) */
     bool nvfp4_activations; /* inputs of NVFP4 matrices are quantised to NVFP4 too, row by row */
+    bool graphs;            /* GPU only: decode steps are captured, and replayed from then on. Then
+                             * the ops between step_begin and step_end must be the same in every step
+                             * of as many rows */
+    bool plain_linears;     /* GPU only: the simplest kernel for every product, for tests */
     bool pdl;               /* GPU only: a kernel may start before the one before it has ended */
     int64_t fail_call;      /* GPU only: this call of the runtime, counted from 1, fails; 0: none */
     const char *isa;        /* fast CPU only: NULL the best, or "avx512", "avx2", "portable" */

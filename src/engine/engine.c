@@ -110,17 +110,15 @@ static struct sample_row sample_row_of(const struct imp_stream *seq) {
                                .want_logprob = r->logprobs > 0};
 }
 
-/* Delivers prompt logits, and lists the rows to be sampled. Returns how many. */
-static int collect_rows(struct imp_engine *e) {
+/* Lists the rows to be sampled. Returns how many. */
+static int list_samples(struct imp_engine *e) {
     int samples = 0, out_row = 0;
     for (int i = 0; i < e->plan.count; i++) {
         const struct plan_entry *entry = &e->plan.entry[i];
-        struct imp_stream *seq = entry->seq;
-        seq->computed += entry->count;
-        scheduler_computed(&e->scheduler, seq);
-        if (entry->prompt_logits && entry->out_count > 0) push_prompt_logits(e, entry, out_row);
+        const struct imp_stream *seq = entry->seq;
         out_row += entry->out_count;
-        if (seq->computed < seq->token_count || seq->request.max_tokens == 0) continue;
+        if (seq->computed + entry->count < seq->token_count || seq->request.max_tokens == 0)
+            continue;
         e->sample_rows[samples] = sample_row_of(seq);
         e->sample_from[samples] = out_row - 1;
         e->sample_entry[samples++] = i;
@@ -128,8 +126,20 @@ static int collect_rows(struct imp_engine *e) {
     return samples;
 }
 
-static void commit(struct imp_engine *e) {
-    int samples = collect_rows(e);
+/* The step's rows count from here on: their KV may be found by others, prompt logits go out. */
+static void advance(struct imp_engine *e) {
+    int out_row = 0;
+    for (int i = 0; i < e->plan.count; i++) {
+        const struct plan_entry *entry = &e->plan.entry[i];
+        entry->seq->computed += entry->count;
+        scheduler_computed(&e->scheduler, entry->seq);
+        if (entry->prompt_logits && entry->out_count > 0) push_prompt_logits(e, entry, out_row);
+        out_row += entry->out_count;
+    }
+}
+
+/* Ends the step. */
+static int sample(struct imp_engine *e, int samples, struct imp_error *err) {
     struct op_sample op = {.logits = e->model.logits,
                            .vocab = e->model.desc.vocab,
                            .usable = e->usable_vocab,
@@ -138,6 +148,11 @@ static void commit(struct imp_engine *e) {
                            .results = e->sample_results,
                            .count = samples};
     if (samples > 0) e->backend->ops->sample(e->backend, &op);
+    return e->backend->ops->step_end(e->backend, err);
+}
+
+static void commit(struct imp_engine *e, int samples) {
+    advance(e);
     for (int i = 0; i < samples; i++)
         commit_token(e, e->plan.entry[e->sample_entry[i]].seq, &e->sample_results[i]);
     for (int i = 0; i < e->plan.count; i++) {
@@ -158,9 +173,10 @@ static bool step(struct imp_engine *e) {
     struct batch batch;
     struct imp_error error = {0};
     batch_fill(&e->arrays, &e->plan, &e->limits.step, &batch);
-    int rc = model_forward(&e->model, &batch, NULL, &error);
-    if (rc == 0) {
-        commit(e);
+    model_queue(&e->model, &batch, NULL);
+    const int samples = list_samples(e);
+    if (sample(e, samples, &error) == 0) {
+        commit(e, samples);
     } else {
         for (int i = 0; i < e->plan.count; i++)
             finish(e, e->plan.entry[i].seq, IMP_FINISH_ERROR, &error);

@@ -65,6 +65,7 @@ int open_backend(const struct imp_options *o, struct backend **out, int *threads
         .device = device >= DEVICE_GPU ? (int)(device - DEVICE_GPU) : 0,
         .round_bf16 = o->value[SETTING_REFERENCE] == REFERENCE_ROUNDED,
         .nvfp4_activations = o->value[SETTING_ACTIVATIONS] == ACTIVATIONS_NVFP4,
+        .graphs = o->value[SETTING_GRAPHS] == GRAPHS_AUTO,
         .pdl = o->value[SETTING_PDL] != 0,
         .fail_call = o->value[SETTING_FAIL_CALL],
         .isa = options_isa(o)};

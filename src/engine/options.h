@@ -46,6 +46,7 @@ const char *options_isa(const struct imp_options *options);
 enum { DEVICE_AUTO, DEVICE_CPU, DEVICE_GPU }; /* DEVICE_GPU + N: the Nth GPU */
 enum { REFERENCE_FALSE, REFERENCE_TRUE, REFERENCE_ROUNDED };
 enum { ISA_AUTO, ISA_AVX512, ISA_AVX2, ISA_PORTABLE };
+enum { GRAPHS_AUTO, GRAPHS_NEVER };
 enum { KV_BF16, KV_FP8 };
 enum { ACTIVATIONS_BF16, ACTIVATIONS_NVFP4 };
 enum { REPLY_FORMAT_AUTO, REPLY_FORMAT_NONE }; /* and on from there as enum reply_format */

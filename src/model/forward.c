@@ -303,8 +303,7 @@ static void logits(const struct walk *w) {
         be->ops->softcap(be, &(struct op_softcap){m->logits, m->desc.vocab, m->desc.logit_softcap});
 }
 
-int model_forward(struct model *model, const struct batch *batch, const struct model_tap *taps,
-                  struct imp_error *err) {
+void model_queue(struct model *model, const struct batch *batch, const struct model_tap *taps) {
     check(batch->rows >= 1 && batch->rows <= model->limits.rows);
     check(batch->out_rows <= model->limits.out_rows && batch->seqs <= model->limits.seqs);
     check(batch->max_blocks <= model->limits.max_blocks);
@@ -324,5 +323,10 @@ int model_forward(struct model *model, const struct batch *batch, const struct m
         if (model->desc.ple_width) ple_block(&w, i);
     }
     if (batch->out_rows > 0) logits(&w);
-    return be->ops->step_end(be, err);
+}
+
+int model_forward(struct model *model, const struct batch *batch, const struct model_tap *taps,
+                  struct imp_error *err) {
+    model_queue(model, batch, taps);
+    return model->be->ops->step_end(model->be, err);
 }

@@ -97,8 +97,10 @@ struct model_tap {
     void *inner; /* device act [rows, top_k, width] of the experts, or NULL. CPU only */
 };
 
-/* One step: logits of batch->out_row into model->logits. The whole step lies between the backend's
- * step_begin and step_end, which this function calls. tap may be NULL. */
+/* One step: logits of batch->out_row into model->logits. Begins the backend's step and queues all of
+ * it; the caller may sample from the logits, and ends the step. tap may be NULL. */
+void model_queue(struct model *model, const struct batch *batch, const struct model_tap *tap);
+/* The same, and ends the step. */
 int model_forward(struct model *model, const struct batch *batch, const struct model_tap *tap,
                   struct imp_error *err);
 

@@ -18,6 +18,7 @@
 #ifndef IMP_BACKEND_CUDA_CUDA_CUH
 #define IMP_BACKEND_CUDA_CUDA_CUH
 
+#include <cuda.h>
 #include <cuda_runtime.h>
 
 extern "C" {
@@ -28,40 +29,41 @@ extern "C" {
 }
 #include "num/fp.h"
 
-enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4, LANE_K = 8 };
+enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4 };
 enum { GROUP_K = 64, CHUNK_K = 128 }; /* columns that act_place permutes among; that a row ends at */
 
-/* A weight's rows on the device, as stored. */
+/* A table's rows on the device, as stored. */
 struct dev_weight {
     enum weight_format format;
-    int64_t rows, cols, first_row; /* first_row: in the matrix */
+    int64_t rows, cols;
     const void *data;
     const uint8_t *block_scale;
     const float *scale;
     int64_t scale_rows, scale_cols;
     float multiplier;
-    const float *bias;      /* [rows] or NULL */
-    const float *pre_scale; /* [cols] or NULL */
 };
-
-struct cuda_matrix {
-    struct matrix base;
-    int count;
-    struct dev_weight part[MAX_PARTS];
-    void *memory; /* all of it */
-};
-
 struct cuda_table {
     struct table base;
     struct dev_weight weight;
     void *memory;
 };
 
-struct cuda_experts {
-    struct experts base;
-    struct cuda_matrix **gate_up, **down; /* [count] host */
-    struct dev_weight *parts;             /* device [count, 3]: gate_up's one or two, down */
-    int gate_up_parts;
+/* The way of weights to the device: two halves that take turns. */
+struct cuda_stage {
+    uint8_t *host[2], *device[2];
+    cudaEvent_t free[2]; /* when the half may be written again */
+    int next;
+};
+
+/* A decode step, captured; see graph.cu. */
+enum { MAX_GRAPHS = 64, GRAPH_LEAST_CONTEXT = 1024 };
+struct graph_shape {
+    int rows, out_rows, most;
+};
+struct cuda_graph {
+    struct graph_shape shape;
+    int64_t uses, last_step;
+    cudaGraphExec_t exec;
 };
 
 /* The running step on the device. */
@@ -73,19 +75,39 @@ struct dev_batch {
     int block_stride;
 };
 
+/* cuTensorMapEncodeTiled, found at run time: the module links no driver */
+typedef CUresult (*PFN_encode_map)(CUtensorMap *, CUtensorMapDataType, cuuint32_t, void *,
+                                   const cuuint64_t *, const cuuint64_t *, const cuuint32_t *,
+                                   const cuuint32_t *, CUtensorMapInterleave, CUtensorMapSwizzle,
+                                   CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+
+struct slot_item; /* pack.cuh */
 struct cuda_backend {
     struct backend base;
     cudaStream_t stream;
     cudaError_t failed; /* the first error, or cudaSuccess */
     const char *failed_at;
     int64_t calls, fail_call; /* wrapped calls so far; the one that is made to fail, 0: none */
+    int processors;           /* multiprocessors of the device */
+    bool bulk_copies, wgmma;  /* instructions it has: sm_90 and later, sm_90a alone */
     bool pdl;                 /* launch kernels before the one before has ended */
-    bool replaying;           /* the step's kernels come from a graph: launch none */
+    bool graphs;              /* decode steps become graphs */
+    bool capturing, replaying; /* the running step: launches are recorded; are left to a graph */
+    struct cuda_graph graph[MAX_GRAPHS], *current; /* current: of the running step, or NULL */
+    int64_t steps;
     struct step_limits limits;
     struct dev_batch batch;
     int32_t *host_batch, *dev_batch; /* pinned and device: all arrays of a step */
-    float *moe_gate_up, *moe_slots; /* scratch of the experts */
-    uint16_t *moe_inner;
+    struct cuda_stage stage;
+    float *sums; /* linear_many's, of segments, and how many of a tile have come */
+    unsigned *arrived;
+    PFN_encode_map encode_map;
+    uint16_t *scaled;               /* act [rows, max_cols]: inputs times a pre_scale */
+    /* scratch of the experts, by slots */
+    float *moe_gate_up, *moe_slots;
+    uint16_t *moe_inner, *moe_scaled;
+    int32_t *moe_order;
+    struct slot_item *moe_items;
     struct cpu_backend sampler; /* its scratch only: rows are drawn on the host */
     float *host_logits;         /* pinned [vocab] */
 };
@@ -236,41 +258,8 @@ __device__ __forceinline__ float weight_value(const struct dev_weight *w, int64_
     return code * e8m0_decode(w->block_scale[i / 32]);
 }
 
-/* Eight weights of one row from k on; past the end they are 0. */
-__device__ __forceinline__ void load_weights(const struct dev_weight &w, int64_t row, int64_t k,
-                                             float out[LANE_K]) {
-    if (w.format == WEIGHT_NVFP4) { /* rows are whole blocks of 16 */
-        const int64_t i = row * w.cols + k;
-        const uint32_t codes = *(const uint32_t *)((const uint8_t *)w.data + i / 2);
-        const float scale = e4m3_decode(w.block_scale[i / 16]);
-        for (int j = 0; j < LANE_K; j++) out[j] = e2m1_decode(codes >> (4 * j) & 15) * scale;
-        return;
-    }
-    for (int j = 0; j < LANE_K; j++) out[j] = k + j < w.cols ? weight_value(&w, row, k + j) : 0;
-}
-
-__device__ __forceinline__ float load_x(const struct dev_weight &w, const uint16_t *x, int64_t k) {
-    if (k >= w.cols) return 0;
-    float value = bf16_decode(x[act_place(k)]);
-    return w.pre_scale ? bf16_round(value * w.pre_scale[k]) : value;
-}
-
-/* A lane's sums of row n of w with `rows` <= ROWS rows of x: eight k at a time, 256 apart. */
-template <int ROWS>
-__device__ __forceinline__ void lane_sums(const struct dev_weight &w, int64_t n, const uint16_t *x,
-                                          int64_t x_stride, int rows, float sum[ROWS]) {
-    for (int64_t k = threadIdx.x % WARP * LANE_K; k < w.cols; k += WARP * LANE_K) {
-        float weights[LANE_K];
-        load_weights(w, n, k, weights);
-        for (int r = 0; r < ROWS; r++) {
-            if (r >= rows) break;
-            for (int j = 0; j < LANE_K; j++)
-                sum[r] = __fmaf_rn(weights[j], load_x(w, x + r * x_stride, k + j), sum[r]);
-        }
-    }
-}
-
 /* ---- entries of the op table, by file ---- */
+/* upload.cu */
 int cuda_matrix_create(struct backend *be, const struct weight *parts, int count,
                        const float *const *bias, struct matrix **out, struct imp_error *err);
 void cuda_matrix_free(struct backend *be, struct matrix *matrix);
@@ -282,6 +271,12 @@ int cuda_experts_create(struct backend *be, struct matrix *const *gate_up,
                         struct matrix *const *down, int count, struct experts **out,
                         struct imp_error *err);
 void cuda_experts_free(struct backend *be, struct experts *experts);
+void stage_close(struct cuda_backend *cuda);
+/* linear.cu */
+size_t cuda_linear_bytes(const struct cuda_backend *cuda, const struct step_limits *max);
+int cuda_linear_reserve(struct cuda_backend *cuda, const struct step_limits *max,
+                        struct imp_error *err);
+void cuda_linear_release(struct cuda_backend *cuda);
 void cuda_linear(struct backend *be, const struct op_linear *op);
 /* rows.cu */
 void cuda_embed(struct backend *be, const struct op_embed *op);
@@ -305,6 +300,10 @@ void cuda_moe(struct backend *be, const struct op_moe *op);
 /* gdn.cu */
 size_t cuda_gdn_state_bytes(struct backend *be, const struct gdn_shape *shape);
 void cuda_gdn(struct backend *be, const struct op_gdn *op);
+/* graph.cu */
+void graph_begin(struct cuda_backend *cuda, const struct batch *batch);
+void graph_flush(struct cuda_backend *cuda);
+void graph_drop(struct cuda_backend *cuda);
 /* device.cu */
 int cuda_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *err);
 void cuda_free(struct backend *be, void *device);

@@ -36,6 +36,7 @@ static void cuda_write(struct backend *be, void *device, const void *host, size_
 
 static void cuda_read(struct backend *be, void *host, const void *device, size_t bytes) {
     struct cuda_backend *cuda = cuda_of(be);
+    graph_flush(cuda);
     gpu_call(cuda, cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, cuda->stream));
     gpu_call(cuda, cudaStreamSynchronize(cuda->stream));
 }
@@ -81,8 +82,8 @@ static struct batch_places batch_places(const struct step_limits *max) {
 }
 
 static size_t cuda_scratch_bytes(struct backend *be, const struct step_limits *max) {
-    (void)be;
-    return batch_places(max).end * sizeof(int32_t) + cuda_moe_bytes(max);
+    return batch_places(max).end * sizeof(int32_t) + cuda_moe_bytes(max) +
+           cuda_linear_bytes(cuda_of(be), max);
 }
 
 static void place_batch(struct cuda_backend *cuda) {
@@ -112,6 +113,8 @@ static int cuda_reserve(struct backend *be, const struct step_limits *max, struc
     if (rc == 0) rc = cuda_alloc(be, batch_bytes, (void **)&cuda->dev_batch, err);
     if (rc < 0) return rc;
     place_batch(cuda);
+    stage_close(cuda);
+    if ((rc = cuda_linear_reserve(cuda, max, err)) < 0) return rc;
     return cuda_moe_reserve(cuda, max, err);
 }
 
@@ -156,12 +159,21 @@ static void cuda_step_begin(struct backend *be, const struct batch *batch) {
                                    batch_places(&cuda->limits).blocks * sizeof(int32_t),
                                    cudaMemcpyHostToDevice, cuda->stream));
     put_blocks(cuda, batch);
+    graph_begin(cuda, batch);
 }
 
+/* A fault that left the device sound ends the step alone: what was kept is forgotten. After one that
+ * did not, every later call fails with it. */
 static int cuda_step_end(struct backend *be, struct imp_error *err) {
     struct cuda_backend *cuda = cuda_of(be);
+    graph_flush(cuda);
     gpu_call(cuda, cudaStreamSynchronize(cuda->stream));
-    return cuda_error(cuda, err);
+    if (cuda->failed == cudaSuccess) return 0;
+    int rc = cuda_error(cuda, err);
+    graph_drop(cuda);
+    cudaGetLastError();
+    if (cudaStreamSynchronize(cuda->stream) == cudaSuccess) cuda->failed = cudaSuccess;
+    return rc;
 }
 
 /* One row at a time comes to the host and is drawn there by the CPU backends' own sampler. */
@@ -183,6 +195,9 @@ static void cuda_sample(struct backend *be, const struct op_sample *op) {
 
 static void cuda_destroy(struct backend *be) {
     struct cuda_backend *cuda = cuda_of(be);
+    graph_drop(cuda);
+    stage_close(cuda);
+    cuda_linear_release(cuda);
     cuda_moe_release(cuda);
     cudaFree(cuda->dev_batch);
     cudaFreeHost(cuda->host_batch);
@@ -251,10 +266,14 @@ extern "C" int imp_cuda_open(const struct backend_options *options, struct backe
     cudaDeviceProp properties;
     cuda->base.ops = &ops;
     cuda->pdl = options->pdl;
+    cuda->graphs = options->graphs;
     cuda->fail_call = options->fail_call;
     gpu_call(cuda, cudaSetDevice(options->device));
     gpu_call(cuda, cudaGetDeviceProperties(&properties, options->device));
     gpu_call(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
+    cuda->processors = properties.multiProcessorCount;
+    cuda->bulk_copies = properties.major >= 9 && !options->plain_linears;
+    cuda->wgmma = properties.major == 9 && !options->plain_linears;
     snprintf(cuda->base.name, sizeof cuda->base.name, "cuda:%d, %.40s", options->device,
              cuda->failed == cudaSuccess ? properties.name : "?");
     int status = cuda_error(cuda, err);

@@ -1,22 +1,72 @@
-/* Routing and the experts. Every (row, slot) is computed by itself: the same sums as a linear of
- * one row, whatever other rows chose. */
+/* Routing and the experts. A slot is a row's choice of an expert: slots are sorted by expert, so
+ * that an expert's weights meet all its slots at once, and every slot's sums are those of a linear
+ * of one row, whatever other rows chose. */
 #include <stdlib.h>
 
-#include "backend/cuda/cuda.cuh"
+#include "backend/cuda/pack.cuh"
 extern "C" {
 #include "base/caps.h"
 }
 
-enum { EXPERT_PARTS = 3, MOE_WARPS = 4 };
+enum { PLAN_THREADS = 512, GATE_UP_STACKS = 2 };
+
+struct cuda_experts {
+    struct experts base;
+    struct cuda_matrix **gate_up, **down; /* [count] host */
+    struct expert_stack *weights;         /* device [GATE_UP_STACKS + 1, count]; down last */
+    const float **pre_scale;              /* device, the same; or NULL: none anywhere */
+};
 
 /* ---- experts ---- */
+
+static bool alike(const struct cuda_matrix *a, const struct cuda_matrix *b) {
+    if (a->count != b->count) return false;
+    for (int i = 0; i < a->count; i++) {
+        const struct stack *s = &a->stack[i], *t = &b->stack[i];
+        if (s->format != t->format || s->planes != t->planes || s->chunks != t->chunks ||
+            s->tiles != t->tiles)
+            return false;
+    }
+    return true;
+}
+
+/* Puts one expert's stacks into the host's copies of the tables. */
+static void list_stacks(const struct cuda_experts *e, int i, struct expert_stack *weights,
+                        const float **pre_scale, bool *scaled) {
+    const struct cuda_matrix *matrices[2] = {e->gate_up[i], e->down[i]};
+    for (int m = 0; m < 2; m++) {
+        for (int k = 0; k < matrices[m]->count; k++) {
+            const struct stack *s = &matrices[m]->stack[k];
+            const int at = (m ? (int)GATE_UP_STACKS : k) * e->base.count + i;
+            weights[at] = {s->data, s->row};
+            pre_scale[at] = s->pre_scale;
+            *scaled |= s->pre_scale != NULL;
+        }
+    }
+}
+
+static int upload_tables(struct backend *be, struct cuda_experts *e, struct imp_error *err) {
+    const size_t entries = (size_t)e->base.count * (GATE_UP_STACKS + 1);
+    struct expert_stack *weights = (struct expert_stack *)mem_zero(entries, sizeof *weights);
+    const float **pre_scale = (const float **)mem_zero(entries, sizeof *pre_scale);
+    bool scaled = false;
+    for (int i = 0; i < e->base.count; i++) list_stacks(e, i, weights, pre_scale, &scaled);
+    int rc = cuda_alloc(be, entries * sizeof *weights, (void **)&e->weights, err);
+    if (rc == 0) be->ops->write(be, e->weights, weights, entries * sizeof *weights);
+    if (rc == 0 && scaled)
+        rc = cuda_alloc(be, entries * sizeof *pre_scale, (void **)&e->pre_scale, err);
+    if (rc == 0 && scaled)
+        be->ops->write(be, e->pre_scale, pre_scale, entries * sizeof *pre_scale);
+    free(weights);
+    free(pre_scale);
+    return rc;
+}
 
 int cuda_experts_create(struct backend *be, struct matrix *const *gate_up,
                         struct matrix *const *down, int count, struct experts **out,
                         struct imp_error *err) {
     struct cuda_experts *e = (struct cuda_experts *)mem_zero(1, sizeof *e);
-    struct dev_weight *parts =
-        (struct dev_weight *)mem_zero((size_t)count * EXPERT_PARTS, sizeof *parts);
+    bool same = true;
     e->gate_up = (struct cuda_matrix **)mem_zero((size_t)count, sizeof *e->gate_up);
     e->down = (struct cuda_matrix **)mem_zero((size_t)count, sizeof *e->down);
     e->base.count = count;
@@ -25,17 +75,13 @@ int cuda_experts_create(struct backend *be, struct matrix *const *gate_up,
     for (int i = 0; i < count; i++) {
         e->gate_up[i] = (struct cuda_matrix *)gate_up[i];
         e->down[i] = (struct cuda_matrix *)down[i];
-        e->gate_up_parts = e->gate_up[i]->count;
-        check(e->gate_up_parts == e->gate_up[0]->count && e->gate_up_parts <= 2);
         e->base.bytes += gate_up[i]->bytes + down[i]->bytes;
-        for (int k = 0; k < e->gate_up_parts; k++)
-            parts[i * EXPERT_PARTS + k] = e->gate_up[i]->part[k];
-        parts[i * EXPERT_PARTS + 2] = e->down[i]->part[0];
+        same = same && alike(e->gate_up[i], e->gate_up[0]) && alike(e->down[i], e->down[0]);
     }
-    const size_t bytes = (size_t)count * EXPERT_PARTS * sizeof *parts;
-    int rc = cuda_alloc(be, bytes, (void **)&e->parts, err);
-    if (rc == 0) be->ops->write(be, e->parts, parts, bytes);
-    free(parts);
+    int rc = same && e->gate_up[0]->count <= GATE_UP_STACKS && e->down[0]->count == 1
+                 ? upload_tables(be, e, err)
+                 : error_set(err, IMP_ERR_UNSUPPORTED, be->name,
+                             "experts of one layer that are not stored alike");
     if (rc < 0) {
         cuda_experts_free(be, &e->base);
         return rc;
@@ -51,7 +97,8 @@ void cuda_experts_free(struct backend *be, struct experts *experts) {
         cuda_matrix_free(be, &e->gate_up[i]->base);
         cuda_matrix_free(be, &e->down[i]->base);
     }
-    cuda_free(be, e->parts);
+    cuda_free(be, e->weights);
+    cuda_free(be, e->pre_scale);
     free(e->gate_up);
     free(e->down);
     free(e);
@@ -125,68 +172,142 @@ static void allow_route_memory(struct cuda_backend *cuda) {
     gpu_allow_shared(cuda, route_kernel, (size_t)(most - OWN_BYTES));
 }
 
+/* Items of at most one column of eight slots: no expert adds more than one that is not full. */
+static size_t items_of(const struct step_limits *max) {
+    return slots_of(max) / 8 + CAP_EXPERTS;
+}
+struct moe_sizes {
+    size_t gate_up, slots, inner, scaled, items, order;
+};
+static struct moe_sizes moe_sizes(const struct step_limits *max) {
+    const size_t slots = slots_of(max);
+    const int64_t wide = max->moe_hidden > max->moe_width ? max->moe_hidden : max->moe_width;
+    return {slots * (size_t)(2 * max->moe_width) * sizeof(float),
+            slots * (size_t)max->moe_hidden * sizeof(float),
+            slots * (size_t)act_stride(max->moe_width) * sizeof(uint16_t),
+            slots * (size_t)act_stride(wide) * sizeof(uint16_t),
+            (items_of(max) + 1) * sizeof(struct slot_item),
+            slots * sizeof(int32_t)};
+}
+
 size_t cuda_moe_bytes(const struct step_limits *max) {
-    return slots_of(max) * ((size_t)(2 * max->moe_width + max->moe_hidden) * sizeof(float) +
-                            (size_t)act_stride(max->moe_width) * sizeof(uint16_t));
+    if (slots_of(max) == 0) return 0;
+    const struct moe_sizes s = moe_sizes(max);
+    return s.gate_up + s.slots + s.inner + s.scaled + s.items + s.order;
 }
 
 int cuda_moe_reserve(struct cuda_backend *cuda, const struct step_limits *max,
                      struct imp_error *err) {
-    const size_t slots = slots_of(max);
+    if (slots_of(max) == 0) return 0;
+    const struct moe_sizes s = moe_sizes(max);
     struct backend *be = &cuda->base;
     int rc;
-    if (slots == 0) return 0;
     allow_route_memory(cuda);
-    if ((rc = cuda_error(cuda, err)) < 0) return rc;
-    if ((rc = cuda_alloc(be, slots * (size_t)(2 * max->moe_width) * sizeof(float),
-                         (void **)&cuda->moe_gate_up, err)) < 0 ||
-        (rc = cuda_alloc(be, slots * (size_t)max->moe_hidden * sizeof(float),
-                         (void **)&cuda->moe_slots, err)) < 0)
+    if ((rc = cuda_error(cuda, err)) < 0 ||
+        (rc = cuda_alloc(be, s.gate_up, (void **)&cuda->moe_gate_up, err)) < 0 ||
+        (rc = cuda_alloc(be, s.slots, (void **)&cuda->moe_slots, err)) < 0 ||
+        (rc = cuda_alloc(be, s.inner, (void **)&cuda->moe_inner, err)) < 0 ||
+        (rc = cuda_alloc(be, s.scaled, (void **)&cuda->moe_scaled, err)) < 0 ||
+        (rc = cuda_alloc(be, s.order, (void **)&cuda->moe_order, err)) < 0)
         return rc;
-    return cuda_alloc(be, slots * (size_t)act_stride(max->moe_width) * sizeof(uint16_t),
-                      (void **)&cuda->moe_inner, err);
+    return cuda_alloc(be, s.items, (void **)&cuda->moe_items, err);
 }
 
 void cuda_moe_release(struct cuda_backend *cuda) {
-    cudaFree(cuda->moe_gate_up);
-    cudaFree(cuda->moe_slots);
-    cudaFree(cuda->moe_inner);
+    cuda_free(&cuda->base, cuda->moe_gate_up);
+    cuda_free(&cuda->base, cuda->moe_slots);
+    cuda_free(&cuda->base, cuda->moe_inner);
+    cuda_free(&cuda->base, cuda->moe_scaled);
+    cuda_free(&cuda->base, cuda->moe_order);
+    cuda_free(&cuda->base, cuda->moe_items);
 }
 
-/* ---- experts ---- */
+/* ---- slots by expert ---- */
 
-/* One output of one slot a warp. x of slot s at x + s / x_share * x_stride. */
-struct expert_args {
-    const struct dev_weight *parts; /* [count, EXPERT_PARTS] */
-    int part;
-    const int32_t *expert; /* [slots] */
-    const uint16_t *x;
-    int64_t x_stride;
-    int x_share;
-    float *y;
-    int64_t y_stride;
-};
-
-__global__ void expert_kernel(struct expert_args a) {
-    const int slot = blockIdx.y, lane = threadIdx.x % WARP;
+/* One block. items[0].first is their count, items from 1 on. In which order an expert's slots come
+ * does not matter: each is a column of its own. */
+__global__ void __launch_bounds__(PLAN_THREADS)
+    plan_kernel(const int32_t *expert, int slots, int experts, int per_item, int32_t *order,
+                struct slot_item *items) {
+    __shared__ int count[CAP_EXPERTS], first[CAP_EXPERTS], first_item[CAP_EXPERTS];
     depend_wait();
     depend_release();
-    const struct dev_weight *w = &a.parts[a.expert[slot] * EXPERT_PARTS + a.part];
-    const int64_t n = (int64_t)blockIdx.x * MOE_WARPS + threadIdx.x / WARP;
-    if (n >= w->rows) return;
-    const uint16_t *x = a.x + slot / a.x_share * a.x_stride;
-    float sum[1] = {};
-    lane_sums<1>(*w, n, x, 0, 1, sum);
-    float total = __fmul_rn(warp_sum(sum[0]), w->multiplier);
-    if (lane != 0) return;
-    if (w->bias) total = __fadd_rn(total, w->bias[n]);
-    a.y[slot * a.y_stride + w->first_row + n] = total;
+    for (int e = threadIdx.x; e < experts; e += PLAN_THREADS) count[e] = 0;
+    __syncthreads();
+    for (int s = threadIdx.x; s < slots; s += PLAN_THREADS) atomicAdd(&count[expert[s]], 1);
+    __syncthreads();
+    if (threadIdx.x == 0) {
+        int at = 0, item = 0;
+        for (int e = 0; e < experts; e++) {
+            first[e] = at;
+            first_item[e] = item;
+            at += count[e];
+            item += (count[e] + per_item - 1) / per_item;
+        }
+        items[0].first = item;
+    }
+    __syncthreads();
+    for (int e = threadIdx.x; e < experts; e += PLAN_THREADS) {
+        for (int i = 0; i * per_item < count[e]; i++)
+            items[1 + first_item[e] + i] = {e, first[e] + i * per_item,
+                                            min(per_item, count[e] - i * per_item)};
+    }
+    __syncthreads(); /* from here on first[] moves */
+    for (int s = threadIdx.x; s < slots; s += PLAN_THREADS)
+        order[atomicAdd(&first[expert[s]], 1)] = s;
 }
 
-static void launch_experts(struct cuda_backend *cuda, const struct expert_args *a, int64_t rows,
-                           int slots) {
-    const dim3 grid((unsigned)((rows + MOE_WARPS - 1) / MOE_WARPS), (unsigned)slots);
-    gpu_launch(cuda, "experts", expert_kernel, grid, MOE_WARPS * WARP, 0, *a);
+/* Returns the most items there can be. A single row's experts are all different. */
+static int group_slots(struct cuda_backend *cuda, const struct op_moe *op, int experts,
+                       struct slot_groups *groups) {
+    const int slots = cuda->batch.rows * op->top_k;
+    *groups = {};
+    groups->expert = op->expert;
+    groups->columns = 1;
+    if (cuda->batch.rows == 1) return slots;
+    groups->columns = slots > 16 * experts ? 4 : 1;
+    groups->items = cuda->moe_items + 1;
+    groups->count = &cuda->moe_items[0].first;
+    groups->slot = cuda->moe_order;
+    gpu_launch(cuda, "plan of experts", plan_kernel, 1, PLAN_THREADS, 0, op->expert, slots, experts,
+               8 * groups->columns, cuda->moe_order, cuda->moe_items);
+    const int most = slots / (8 * groups->columns) + experts;
+    return most < slots ? most : slots;
+}
+
+/* ---- the products ---- */
+
+/* out[slot] = act(x[slot / share] * the scale of the slot's expert) */
+__global__ void scale_slots_kernel(const uint16_t *x, int share, const float *const *scale,
+                                   const int32_t *expert, int64_t cols, uint16_t *out) {
+    const int64_t stride = act_stride(cols), slot = blockIdx.x;
+    depend_wait();
+    depend_release();
+    const float *by = scale[expert[slot]];
+    for (int64_t k = threadIdx.x; k < stride; k += ROW_THREADS) {
+        const int64_t at = act_place(k);
+        const uint16_t v = x[slot / share * stride + at];
+        out[slot * stride + at] = k < cols && by ? bf16_encode(bf16_decode(v) * by[k]) : v;
+    }
+}
+
+/* y[slot] = the products of stack `which` of the experts, of the shape of s. */
+static void expert_linear(struct cuda_backend *cuda, const struct cuda_experts *e, int which,
+                          const struct stack *s, const struct linear_job *job,
+                          struct slot_groups groups, int slots, int most_items) {
+    struct linear_job mine = *job;
+    mine.stack = s;
+    groups.weights = e->weights + (int64_t)which * e->base.count;
+    if (e->pre_scale) {
+        const int64_t cols = which == GATE_UP_STACKS ? e->base.width : e->base.hidden;
+        gpu_launch(cuda, "scale of slots", scale_slots_kernel, (unsigned)slots, ROW_THREADS, 0,
+                   job->x, groups.x_share,
+                   (const float *const *)e->pre_scale + (int64_t)which * e->base.count,
+                   groups.expert, cols, cuda->moe_scaled);
+        mine.x = cuda->moe_scaled;
+        groups.x_share = 1;
+    }
+    linear_groups(cuda, &mine, &groups, most_items);
 }
 
 __global__ void combine_kernel(const float *slots, const float *weight, int top_k, int64_t hidden,
@@ -208,16 +329,16 @@ void cuda_moe(struct backend *be, const struct op_moe *op) {
     const int64_t width = e->base.width, hidden = e->base.hidden;
     const int slots = cuda->batch.rows * op->top_k;
     check(op->inner == NULL); /* calibration runs on a CPU */
-    struct expert_args a = {e->parts,
-                            0,
-                            op->expert,
-                            (const uint16_t *)op->x,
-                            act_stride(hidden),
-                            op->top_k,
-                            cuda->moe_gate_up,
-                            2 * width};
-    for (a.part = 0; a.part < e->gate_up_parts; a.part++)
-        launch_experts(cuda, &a, 2 * width / e->gate_up_parts, slots);
+    struct slot_groups groups;
+    const int most = group_slots(cuda, op, e->base.count, &groups);
+    groups.x_share = op->top_k;
+    struct linear_job job = {};
+    job.x = (const uint16_t *)op->x;
+    job.x_stride = act_stride(hidden);
+    job.y = cuda->moe_gate_up;
+    job.y_stride = 2 * width;
+    for (int i = 0; i < e->gate_up[0]->count; i++)
+        expert_linear(cuda, e, i, &e->gate_up[0]->stack[i], &job, groups, slots, most);
     struct op_glu glu = {};
     glu.kind = op->kind;
     glu.limit = op->limit;
@@ -228,13 +349,12 @@ void cuda_moe(struct backend *be, const struct op_moe *op) {
     glu.cols = width;
     glu.out = cuda->moe_inner;
     cuda_glu_rows(cuda, &glu, slots);
-    a.part = 2;
-    a.x = cuda->moe_inner;
-    a.x_stride = act_stride(width);
-    a.x_share = 1;
-    a.y = cuda->moe_slots;
-    a.y_stride = hidden;
-    launch_experts(cuda, &a, hidden, slots);
+    groups.x_share = 1;
+    job.x = cuda->moe_inner;
+    job.x_stride = act_stride(width);
+    job.y = cuda->moe_slots;
+    job.y_stride = hidden;
+    expert_linear(cuda, e, GATE_UP_STACKS, &e->down[0]->stack[0], &job, groups, slots, most);
     const int64_t n = cuda->batch.rows * hidden;
     gpu_launch(cuda, "combine", combine_kernel, cuda_blocks(n), ROW_THREADS, 0, cuda->moe_slots,
                op->weight, op->top_k, hidden, n, op->mode == LINEAR_ADD, op->y);

@@ -1,0 +1,259 @@
+/* y = x W^T for a few rows of x, near the memory's speed: the linears of a decode step.
+ *
+ * One block a multiprocessor, and as much shared memory as leaves room for the next kernel's block
+ * beside it, which then asks for its weights while this one still works: without that overlap a
+ * decode step took 72 % of the copy bandwidth instead of 86 %. One thread streams weights into a
+ * ring of stages, each the eight segments' chunks of a tile; two groups of eight warps take the
+ * tiles in turns, a warp a segment; one warp adds the segments' sums and writes. Each group has a
+ * ring of its own: with one ring for both, a group that skips slots mistakes the barriers' parity.
+ *
+ * x goes to shared memory by plain loads: the bulk copies are a queue, and x would wait in it
+ * behind the weights that were asked for before. Tried and lost (bench/LOG.md): segments' sums
+ * through the distributed shared memory of a cluster, one persistent launch for all linears, three
+ * smaller blocks a multiprocessor. */
+#include "backend/cuda/pack.cuh"
+
+enum {
+    GROUPS = 2,
+    COMPUTE_WARPS = GROUPS * SEGMENTS,
+    FEW_THREADS = (COMPUTE_WARPS + 2) * WARP,
+    FEW_ROWS = 8,
+    SUM_SLOTS = 4,
+    SUM_BYTES = SEGMENTS * WARP * 16,
+    SHARED_BYTES = 113 << 10,
+    MOST_STAGES = 16 /* of a group's ring */
+};
+/* Shared memory: barriers, 16 bytes of zeros, sums, x, the rings. */
+enum { FULL_AT = 0, EMPTY_AT = 256, SUMS_FULL_AT = 512, SUMS_FREE_AT = 544, ZERO_AT = 576 };
+enum { SUMS_AT = 1024, X_AT = SUMS_AT + SUM_SLOTS * SUM_BYTES };
+
+struct few_args {
+    const uint8_t *data;
+    const struct row_info *row;
+    int chunks, planes, tiles;
+    int stages; /* of a group's ring */
+    const uint16_t *x;
+    float *y;
+    int64_t x_stride, y_stride;
+    int rows;
+    bool add;
+};
+
+/* Bytes from one row of x to the next: 16 more, so that eight rows lie in eight places of the banks. */
+static __host__ __device__ __forceinline__ int x_row_bytes(int64_t x_stride) {
+    return (int)x_stride * 2 + 16;
+}
+static __host__ __device__ __forceinline__ int ring_at(int64_t x_stride, int rows) {
+    return (X_AT + rows * x_row_bytes(x_stride) + 127) / 128 * 128;
+}
+
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+
+/* Stages of a tile: those with all eight segments, then those of the longer ones alone. */
+struct tile_stages {
+    int full, all, longer; /* longer: chunks in each of the last all - full */
+};
+static __device__ __forceinline__ struct tile_stages tile_stages(const struct few_args &a) {
+    const int each = a.chunks / SEGMENTS, longer = a.chunks % SEGMENTS;
+    return {each * a.planes, (each + (longer > 0)) * a.planes, longer};
+}
+
+template <enum pack_format F>
+static __device__ void stream_weights(const struct few_args &a, uint32_t shared, int ring) {
+    enum { STAGE = pack<F>::BYTES * SEGMENTS };
+    const struct tile_stages n = tile_stages(a);
+    const int64_t tile_bytes = (int64_t)a.chunks * a.planes * pack<F>::BYTES;
+    int slot[GROUPS] = {}, phase[GROUPS];
+    bool released = false;
+    for (int g = 0; g < GROUPS; g++) phase[g] = 1; /* a fresh barrier's: free */
+    for (int first = blockIdx.x; first < a.tiles; first += GROUPS * gridDim.x) {
+        for (int s = 0; s < n.all; s++) {
+#pragma unroll
+            for (int g = 0; g < GROUPS; g++) {
+                const int tile = first + g * gridDim.x;
+                if (tile >= a.tiles) continue;
+                if (!released && phase[g] == 0) { /* the ring has been filled once */
+                    released = true;
+                    depend_release();
+                }
+                const uint32_t at = 8 * (g * a.stages + slot[g]);
+                const int bytes = s < n.full ? STAGE : n.longer * pack<F>::BYTES;
+                const int64_t from = s < n.full ? (int64_t)s * STAGE
+                                                : (int64_t)n.full * STAGE + (s - n.full) * bytes;
+                barrier_wait(shared + EMPTY_AT + at, phase[g]);
+                barrier_expect(shared + FULL_AT + at, bytes);
+                copy_weights(shared + ring + (g * a.stages + slot[g]) * STAGE,
+                             a.data + tile * tile_bytes + from, bytes, shared + FULL_AT + at);
+                if (++slot[g] == a.stages) slot[g] = 0, phase[g] ^= 1;
+            }
+        }
+    }
+    if (!released) depend_release();
+}
+
+/* Adds the segments of each tile, in ascending order, and writes. */
+static __device__ void write_sums(const struct few_args &a, const uint8_t *memory, uint32_t shared,
+                                  int lane) {
+    int step = 0;
+    depend_wait();
+    for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x, step++) {
+        const int slot = step % SUM_SLOTS, use = step / SUM_SLOTS;
+        const struct row_info info[2] = {a.row[tile * TILE_ROWS + lane / 4],
+                                         a.row[tile * TILE_ROWS + lane / 4 + 8]};
+        float v[4] = {};
+        barrier_wait(shared + SUMS_FULL_AT + 8 * slot, use & 1);
+        for (int q = 0; q < SEGMENTS; q++) {
+            const float4 s =
+                *(const float4 *)(memory + SUMS_AT + slot * SUM_BYTES + q * 512 + lane * 16);
+            v[0] = __fadd_rn(v[0], s.x), v[1] = __fadd_rn(v[1], s.y);
+            v[2] = __fadd_rn(v[2], s.z), v[3] = __fadd_rn(v[3], s.w);
+        }
+        __syncwarp();
+        if (lane == 0) barrier_arrive(shared + SUMS_FREE_AT + 8 * slot);
+        for (int e = 0; e < 4; e++) {
+            const int token = lane % 4 * 2 + e % 2;
+            const struct row_info &r = info[e / 2];
+            if (token >= a.rows || r.out < 0) continue;
+            float *y = a.y + token * a.y_stride + r.out;
+            const float total = __fadd_rn(__fmul_rn(v[e], r.multiplier), r.bias);
+            *y = a.add ? __fadd_rn(*y, total) : total;
+        }
+    }
+}
+
+/* All rows of x to shared memory, by all the warps that compute. */
+static __device__ void load_x(const struct few_args &a, uint8_t *memory) {
+    const int vectors = (int)a.x_stride / 8, thread = threadIdx.x;
+    for (int r = 0; r < a.rows; r++) {
+        const uint4 *from = (const uint4 *)(a.x + r * a.x_stride);
+        uint4 *to = (uint4 *)(memory + X_AT + r * x_row_bytes(a.x_stride));
+        for (int v = thread; v < vectors; v += COMPUTE_WARPS * WARP) to[v] = __ldcg(from + v);
+    }
+    asm volatile("bar.sync 1, %0;" ::"n"(COMPUTE_WARPS * WARP) : "memory");
+}
+
+/* Four matrices of 8 x 8: the B operands of two instructions. */
+static __device__ __forceinline__ void load_b(uint32_t b[4], uint32_t address) {
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0,%1,%2,%3}, [%4];"
+                 : "=r"(b[0]), "=r"(b[1]), "=r"(b[2]), "=r"(b[3])
+                 : "r"(address));
+}
+
+template <enum pack_format F>
+static __device__ void multiply(const struct few_args &a, uint8_t *memory, uint32_t shared,
+                                int ring) {
+    enum { STAGE = pack<F>::BYTES * SEGMENTS, STEPS = lane_chunk<F>::STEPS };
+    const int group = threadIdx.x / WARP / SEGMENTS, q = threadIdx.x / WARP % SEGMENTS;
+    const int lane = threadIdx.x % WARP;
+    const struct tile_stages n = tile_stages(a);
+    const int first_chunk = segment_begin(q, a.chunks);
+    const int mine = (segment_begin(q + 1, a.chunks) - first_chunk) * a.planes;
+    const int rank = first_chunk - q * (a.chunks / SEGMENTS); /* among the longer ones */
+    const bool live = lane % 8 < a.rows;
+    const uint32_t x0 = live ? shared + X_AT + lane % 8 * x_row_bytes(a.x_stride) + lane / 8 * 16 +
+                                   first_chunk * pack<F>::CHUNK_K * 2
+                             : shared + ZERO_AT;
+    const uint8_t *stage = memory + ring + group * a.stages * STAGE + lane * 16;
+    const uint32_t full = shared + FULL_AT + 8 * group * a.stages;
+    const uint32_t empty = shared + EMPTY_AT + 8 * group * a.stages;
+    int slot = 0, phase = 0, step = group;
+    depend_wait();
+    load_x(a, memory);
+    for (int tile = blockIdx.x + group * gridDim.x; tile < a.tiles;
+         tile += GROUPS * gridDim.x, step += GROUPS) {
+        float d[4] = {};
+        uint32_t x = x0;
+        for (int s = 0, plane = 0; s < n.all; s++) {
+            struct lane_chunk<F> w;
+            barrier_wait(full + 8 * slot, phase);
+            const int chunk = s < n.full ? q : rank;
+            if (s < mine) w.load(stage + slot * STAGE + chunk * pack<F>::BYTES, lane);
+            __syncwarp();
+            if (lane == 0) barrier_arrive(empty + 8 * slot);
+            if (++slot == a.stages) slot = 0, phase ^= 1;
+            if (s >= mine) continue;
+            w.ready();
+            for_steps<STEPS / 2>([&](auto pair) {
+                constexpr int J = 2 * decltype(pair)::value;
+                uint32_t b[4], frag[4];
+                load_b(b, live ? x + J * 32 : x);
+                w.template fragment<J>(frag);
+                mma_bf16(d, frag, b[0], b[1]);
+                w.template fragment<J + 1>(frag);
+                mma_bf16(d, frag, b[2], b[3]);
+            });
+            if (++plane == a.planes) {
+                plane = 0;
+                if (live) x += pack<F>::CHUNK_K * 2;
+            }
+        }
+        const int sum = step % SUM_SLOTS, use = step / SUM_SLOTS;
+        if (use) barrier_wait(shared + SUMS_FREE_AT + 8 * sum, (use - 1) & 1);
+        *(float4 *)(memory + SUMS_AT + sum * SUM_BYTES + q * 512 + lane * 16) =
+            make_float4(d[0], d[1], d[2], d[3]);
+        __syncwarp();
+        if (lane == 0) barrier_arrive(shared + SUMS_FULL_AT + 8 * sum);
+    }
+}
+#endif
+
+template <enum pack_format F>
+__global__ void __launch_bounds__(FEW_THREADS, 2) few_kernel(const __grid_constant__ few_args a) {
+#if !defined(__CUDA_ARCH__) || __CUDA_ARCH__ >= 900
+    extern __shared__ __align__(1024) uint8_t memory[];
+    const uint32_t shared = shared_address(memory);
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    const int ring = ring_at(a.x_stride, a.rows);
+    if (warp == COMPUTE_WARPS && lane == 0) {
+        for (int i = 0; i < GROUPS * a.stages; i++) {
+            barrier_init(shared + FULL_AT + 8 * i, 1);
+            barrier_init(shared + EMPTY_AT + 8 * i, SEGMENTS);
+        }
+        for (int i = 0; i < SUM_SLOTS; i++) {
+            barrier_init(shared + SUMS_FULL_AT + 8 * i, SEGMENTS);
+            barrier_init(shared + SUMS_FREE_AT + 8 * i, 1);
+        }
+        *(uint4 *)(memory + ZERO_AT) = make_uint4(0, 0, 0, 0);
+        barrier_init_done();
+    }
+    __syncthreads();
+    if (warp == COMPUTE_WARPS) {
+        if (lane == 0) stream_weights<F>(a, shared, ring);
+    } else if (warp == COMPUTE_WARPS + 1) {
+        write_sums(a, memory, shared, lane);
+    } else {
+        multiply<F>(a, memory, shared, ring);
+    }
+#endif
+}
+
+/* ---- host ---- */
+
+static int stage_bytes(enum pack_format f) {
+    return SEGMENTS * pack_bytes(f);
+}
+
+bool linear_few(struct cuda_backend *cuda, const struct linear_job *job) {
+    const struct stack *s = job->stack;
+    if (!cuda->bulk_copies || job->rows > FEW_ROWS) return false;
+    const int room = SHARED_BYTES - ring_at(job->x_stride, job->rows);
+    int stages = room / stage_bytes(s->format) / GROUPS;
+    if (stages > MOST_STAGES) stages = MOST_STAGES;
+    if (stages < 2) return false;
+    const struct few_args a = {s->data,       s->row,        s->chunks, s->planes,
+                               s->tiles,      stages,        job->x,    job->y,
+                               job->x_stride, job->y_stride, job->rows, job->add};
+    const unsigned blocks = (unsigned)(s->tiles < cuda->processors ? s->tiles : cuda->processors);
+    void (*kernel)(few_args) = s->format == PACK_FP4   ? few_kernel<PACK_FP4>
+                               : s->format == PACK_FP8 ? few_kernel<PACK_FP8>
+                                                       : few_kernel<PACK_BF16>;
+    gpu_launch(cuda, "linear of few rows", kernel, blocks, FEW_THREADS, SHARED_BYTES, a);
+    return true;
+}
+
+void linear_few_reserve(struct cuda_backend *cuda) {
+    if (!cuda->bulk_copies) return;
+    gpu_allow_shared(cuda, few_kernel<PACK_FP4>, SHARED_BYTES);
+    gpu_allow_shared(cuda, few_kernel<PACK_FP8>, SHARED_BYTES);
+    gpu_allow_shared(cuda, few_kernel<PACK_BF16>, SHARED_BYTES);
+}

@@ -1,0 +1,492 @@
+/* y = x W^T for many rows of x with wgmma (sm_90a): the linears of a prompt, and of decode steps of
+ * more rows than linear_few takes.
+ *
+ * Weights are the A operand, expanded in registers: a warpgroup owns 64 rows of W, and every weight
+ * that it expands meets all TOKENS rows of x in one instruction. One thread asks for activations
+ * (tensor copies, 128-byte swizzle, 64 k a stage), another for weights: one copy takes the same
+ * chunk of all row tiles of the block; a copy for each cost up to 40 %. The next fragments are
+ * expanded while the last instructions run. At a segment's end the sums are added to a second set
+ * of registers, after the next segment's first fragments are expanded.
+ *
+ * SPLIT: where that gives too few blocks to fill the device, a block makes one segment of a tile,
+ * its sums go to memory, and the last of the eight to end adds them in ascending order. The order
+ * of every sum is pack.cuh's in all forms, so which one runs changes the time alone. */
+#include "backend/cuda/pack.cuh"
+#include "backend/cuda/wgmma.cuh"
+
+enum { EXPAND_X = 64, SHARED_MOST = 227 << 10, SPLIT_BYTES = 64 << 20, SPLIT_COUNTERS = 1 << 14 };
+
+struct many_args {
+    const struct row_info *row;
+    float *y;
+    int64_t y_stride;
+    int tokens, tiles, chunks, planes;
+    bool add;
+    float *sums; /* SPLIT: [row block, token block, segment] of the warpgroups' registers */
+    unsigned *arrived;
+};
+
+/* TOKENS a block, GROUPS warpgroups of 64 rows, BATCH fragments expanded before their instructions
+ * go out together; two blocks share a multiprocessor where BLOCKS is 2. */
+template <enum pack_format F_, int TOKENS_, int GROUPS_, int BATCH_, bool SPLIT_, int BLOCKS_>
+struct many {
+    static constexpr enum pack_format F = F_;
+    enum { TOKENS = TOKENS_, GROUPS = GROUPS_, BATCH = BATCH_, SPLIT = SPLIT_, BLOCKS = BLOCKS_ };
+    enum { TILES = 4 * GROUPS, THREADS = (GROUPS + 1) * 128 };
+    enum { X_STAGE = TOKENS * EXPAND_X * 2, W_STAGE = TILES * pack<F_>::BYTES };
+    enum { ROOM = (BLOCKS == 2 ? 113 << 10 : SHARED_MOST) - 1024 };
+    enum { W_FIT = ROOM / 3 / W_STAGE, W_STAGES = W_FIT < 2 ? 2 : W_FIT > 4 ? 4 : W_FIT };
+    enum { X_FIT = (ROOM - W_STAGES * W_STAGE) / X_STAGE, X_STAGES = X_FIT > 10 ? 10 : X_FIT };
+    enum { BYTES = 1024 + X_STAGES * X_STAGE + W_STAGES * W_STAGE };
+    static_assert(X_STAGES >= 2, "no room for activations");
+};
+
+static __host__ __device__ __forceinline__ int ceil_div(int a, int b) {
+    return (a + b - 1) / b;
+}
+/* Tile u: groups of 8 row blocks, token blocks outer, so that a wave shares both in L2. */
+static __device__ __forceinline__ void tile_at(int u, int row_blocks, int token_blocks, int &r,
+                                               int &t) {
+    enum { TOGETHER = 8 };
+    const int group = u / (TOGETHER * token_blocks), v = u % (TOGETHER * token_blocks);
+    const int height = min((int)TOGETHER, row_blocks - group * TOGETHER);
+    r = group * TOGETHER + v % height;
+    t = v / height;
+}
+
+#if !defined(__CUDA_ARCH__) || defined(__CUDA_ARCH_FEAT_SM90_ALL)
+#define HAS_WGMMA 1
+
+static __device__ __forceinline__ void copy_tensor2(uint32_t to, const CUtensorMap *map, int x,
+                                                    int y, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.2d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3}], [%4];" ::"r"(to),
+                 "l"(map), "r"(x), "r"(y), "r"(barrier)
+                 : "memory");
+}
+static __device__ __forceinline__ void copy_tensor3(uint32_t to, const CUtensorMap *map, int x,
+                                                    int y, int z, uint32_t barrier) {
+    asm volatile("cp.async.bulk.tensor.3d.shared::cluster.global.mbarrier::complete_tx::bytes "
+                 "[%0], [%1, {%2, %3, %4}], [%5];" ::"r"(to),
+                 "l"(map), "r"(x), "r"(y), "r"(z), "r"(barrier)
+                 : "memory");
+}
+
+/* Registers move from the warps that copy to those that multiply. */
+template <int N, bool MORE> static __device__ __forceinline__ void set_registers(void) {
+    if (MORE)
+        asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(N));
+    else
+        asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(N));
+}
+
+/* A place in a ring of stages. */
+template <int STAGES> struct ring {
+    int slot, phase;
+    __device__ __forceinline__ void next(void) {
+        if (++slot == STAGES) slot = 0, phase ^= 1;
+    }
+};
+
+/* What a block works on: rows, tokens, and segments [first, end). */
+struct work {
+    int r, t, first, end, index; /* index: of the tile without its segment */
+};
+template <class C> static __device__ __forceinline__ struct work work_at(const many_args &a, int u) {
+    const int row_blocks = ceil_div(a.tiles, C::TILES), token_blocks = ceil_div(a.tokens, C::TOKENS);
+    struct work w;
+    w.index = C::SPLIT ? u / SEGMENTS : u;
+    w.first = C::SPLIT ? u % SEGMENTS : 0;
+    w.end = C::SPLIT ? w.first + 1 : (int)SEGMENTS;
+    tile_at(w.index, row_blocks, token_blocks, w.r, w.t);
+    return w;
+}
+template <class C> static __host__ __device__ __forceinline__ int work_count(const many_args &a) {
+    return ceil_div(a.tiles, C::TILES) * ceil_div(a.tokens, C::TOKENS) * (C::SPLIT ? SEGMENTS : 1);
+}
+static __device__ __forceinline__ int segment_length(const many_args &a, int q) {
+    return (segment_begin(q + 1, a.chunks) - segment_begin(q, a.chunks)) * a.planes;
+}
+
+/* Shared memory: barriers, what join_segments says, the rings of x and of weights. */
+enum { X_FULL = 0, X_FREE = 128, W_FULL = 256, W_FREE = 384, ARRIVED = 512, RINGS = 1024 };
+
+template <class C>
+static __device__ void stream_x(const many_args &a, const CUtensorMap *map, uint32_t shared) {
+    enum { K = pack<C::F>::CHUNK_K };
+    struct ring<C::X_STAGES> at = {0, 1};
+    for (int u = blockIdx.x; u < work_count<C>(a); u += gridDim.x) {
+        const struct work w = work_at<C>(a, u);
+        for (int q = w.first; q < w.end; q++) {
+            const int begin = segment_begin(q, a.chunks), count = segment_length(a, q);
+            for (int t = 0; t < count * (K / EXPAND_X); t++) {
+                const int chunk = begin + t / (K / EXPAND_X) / a.planes;
+                barrier_wait(shared + X_FREE + 8 * at.slot, at.phase);
+                barrier_expect(shared + X_FULL + 8 * at.slot, C::X_STAGE);
+                copy_tensor2(shared + RINGS + at.slot * C::X_STAGE, map,
+                             chunk * K + t % (K / EXPAND_X) * EXPAND_X, w.t * C::TOKENS,
+                             shared + X_FULL + 8 * at.slot);
+                at.next();
+            }
+        }
+    }
+}
+
+template <class C>
+static __device__ void stream_w(const many_args &a, const CUtensorMap *map, uint32_t shared) {
+    struct ring<C::W_STAGES> at = {0, 1};
+    const uint32_t ring = shared + RINGS + C::X_STAGES * C::X_STAGE;
+    for (int u = blockIdx.x; u < work_count<C>(a); u += gridDim.x) {
+        const struct work w = work_at<C>(a, u);
+        for (int q = w.first; q < w.end; q++) {
+            const int count = segment_length(a, q);
+            for (int t = 0; t < count; t++) {
+                barrier_wait(shared + W_FREE + 8 * at.slot, at.phase);
+                barrier_expect(shared + W_FULL + 8 * at.slot, C::W_STAGE);
+                copy_tensor3(ring + at.slot * C::W_STAGE, map, 0,
+                             stack_place(q, t, a.chunks, a.planes), w.r * C::TILES,
+                             shared + W_FULL + 8 * at.slot);
+                at.next();
+            }
+        }
+    }
+}
+
+/* A warpgroup's registers for a tile. */
+template <class C> struct tile_sums {
+    float part[C::TOKENS / 2], total[C::SPLIT ? 1 : C::TOKENS / 2];
+};
+
+/* The last instructions of a segment are done: take their sums. */
+template <class C> static __device__ __forceinline__ void fold(struct tile_sums<C> &s) {
+    wgmma_wait<0>();
+#pragma unroll
+    for (int i = 0; i < C::TOKENS / 2; i++) asm volatile("" : "+f"(s.part[i])::"memory");
+    if constexpr (!C::SPLIT) {
+#pragma unroll
+        for (int i = 0; i < C::TOKENS / 2; i++) s.total[i] = __fadd_rn(s.total[i], s.part[i]);
+    }
+}
+
+template <class C> struct consumer {
+    uint32_t shared;
+    const uint8_t *weights; /* this lane's, in stage 0 */
+    uint64_t operand;
+    struct ring<C::X_STAGES> x;
+    struct ring<C::W_STAGES> w;
+    int last_x; /* the stage of x that the instructions in flight read */
+
+    __device__ __forceinline__ void free_x(int lane) {
+        __syncwarp();
+        if (lane == 0) barrier_arrive(shared + X_FREE + 8 * last_x);
+    }
+};
+
+/* Products of one chunk. first: its segment begins here; open: the segment before is not folded. */
+template <class C>
+static __device__ __forceinline__ void chunk_products(struct consumer<C> &c, struct tile_sums<C> &s,
+                                                      uint32_t frag[2][C::BATCH][4], int lane,
+                                                      bool first, bool open) {
+    struct lane_chunk<C::F> w;
+    barrier_wait(c.shared + W_FULL + 8 * c.w.slot, c.w.phase);
+    w.load(c.weights + c.w.slot * C::W_STAGE, lane);
+    __syncwarp();
+    if (lane == 0) barrier_arrive(c.shared + W_FREE + 8 * c.w.slot);
+    c.w.next();
+    w.ready();
+    for_steps<lane_chunk<C::F>::STEPS / C::BATCH>([&](auto batch_) {
+        constexpr int J = decltype(batch_)::value * C::BATCH, IN_X = J % 4;
+        auto &f = frag[J / C::BATCH % 2];
+        for_steps<C::BATCH>([&](auto b_) {
+            constexpr int B = decltype(b_)::value;
+            asm volatile("" : "+r"(w.w[w.word_of(J + B)])); /* expand here, not earlier */
+            w.template fragment<J + B>(f[B]);
+        });
+        if (!C::SPLIT && J == 0 && first && open) {
+            fold<C>(s);
+            c.free_x(lane);
+        }
+        if (IN_X == 0) barrier_wait(c.shared + X_FULL + 8 * c.x.slot, c.x.phase);
+        const uint64_t operand = c.operand + (uint32_t)(c.x.slot * (C::X_STAGE >> 4));
+        wgmma_fence();
+#pragma unroll
+        for (int b = 0; b < C::BATCH; b++)
+            wgmma(s.part, f[b], operand + 2 * (IN_X + b), !first || J + b > 0);
+        wgmma_commit();
+        wgmma_wait<1>(); /* the batch before is done: its fragments may be written again */
+        if (IN_X == 0 && (!first || J > 0)) c.free_x(lane);
+        if (IN_X + C::BATCH == 4) {
+            c.last_x = c.x.slot;
+            c.x.next();
+        }
+    });
+}
+
+/* SPLIT: this segment's sums to memory; true in the warpgroup that came last, which then has all of
+ * them, added up, in total. */
+template <class C>
+static __device__ __forceinline__ bool join_segments(const many_args &a, const struct work &w,
+                                                     uint8_t *memory, bool empty,
+                                                     const struct tile_sums<C> &s,
+                                                     float total[C::TOKENS / 2]) {
+    const int thread = threadIdx.x % 128, group = threadIdx.x / 128, quads = C::TOKENS / 8;
+    volatile unsigned *before = (volatile unsigned *)(memory + ARRIVED) + group;
+    const int64_t at = ((int64_t)w.index * C::GROUPS + group) * SEGMENTS;
+    float4 *out = (float4 *)a.sums + (at + w.first) * quads * 128 + thread;
+#pragma unroll
+    for (int i = 0; i < quads; i++)
+        __stcg(out + i * 128, empty ? make_float4(0, 0, 0, 0)
+                                    : make_float4(s.part[4 * i], s.part[4 * i + 1],
+                                                  s.part[4 * i + 2], s.part[4 * i + 3]));
+    __threadfence();
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+    unsigned *counter = a.arrived + w.index * C::GROUPS + group;
+    if (thread == 0) {
+        *before = atomicAdd(counter, 1);
+        __threadfence();
+    }
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
+    const bool last = *before == SEGMENTS - 1;
+    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory"); /* it is read */
+    if (!last) return false;
+    if (thread == 0) *counter = 0;
+#pragma unroll
+    for (int i = 0; i < C::TOKENS / 2; i++) total[i] = 0;
+    for (int q = 0; q < SEGMENTS; q++) {
+        const float4 *in = (const float4 *)a.sums + (at + q) * quads * 128 + thread;
+#pragma unroll
+        for (int i = 0; i < quads; i++) {
+            const float4 v = __ldcg(in + i * 128);
+            total[4 * i] = __fadd_rn(total[4 * i], v.x);
+            total[4 * i + 1] = __fadd_rn(total[4 * i + 1], v.y);
+            total[4 * i + 2] = __fadd_rn(total[4 * i + 2], v.z);
+            total[4 * i + 3] = __fadd_rn(total[4 * i + 3], v.w);
+        }
+    }
+    return true;
+}
+
+template <class C>
+static __device__ __forceinline__ void write_tile(const many_args &a, const struct work &w, int warp,
+                                                  int lane, const float total[C::TOKENS / 2]) {
+    const int row = (w.r * C::TILES + warp) * TILE_ROWS + lane / 4;
+    if (row >= a.tiles * TILE_ROWS) return;
+    const struct row_info info[2] = {a.row[row], a.row[row + 8]};
+#pragma unroll
+    for (int i0 = 0; i0 < C::TOKENS / 2; i0 += 8) {
+        float old[8];
+#pragma unroll
+        for (int i = i0; a.add && i < i0 + 8; i++) {
+            const int token = w.t * C::TOKENS + i / 4 * 8 + lane % 4 * 2 + i % 2;
+            const int out = info[i / 2 % 2].out;
+            old[i - i0] = token < a.tokens && out >= 0 ? a.y[token * a.y_stride + out] : 0;
+        }
+#pragma unroll
+        for (int i = i0; i < i0 + 8; i++) {
+            const struct row_info &r = info[i / 2 % 2];
+            const int token = w.t * C::TOKENS + i / 4 * 8 + lane % 4 * 2 + i % 2;
+            if (token >= a.tokens || r.out < 0) continue;
+            const float y = __fadd_rn(__fmul_rn(total[i], r.multiplier), r.bias);
+            a.y[token * a.y_stride + r.out] = a.add ? __fadd_rn(old[i - i0], y) : y;
+        }
+    }
+}
+
+template <class C>
+static __device__ __forceinline__ void multiply(const many_args &a, uint8_t *memory,
+                                                uint32_t shared) {
+    const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
+    struct consumer<C> c;
+    c.shared = shared;
+    c.weights = memory + RINGS + C::X_STAGES * C::X_STAGE + warp * pack<C::F>::BYTES + lane * 16;
+    c.operand = wgmma_operand(shared + RINGS);
+    c.x = {0, 0};
+    c.w = {0, 0};
+    c.last_x = 0;
+    struct tile_sums<C> s;
+    uint32_t frag[2][C::BATCH][4];
+    depend_wait();
+    for (int u = blockIdx.x; u < work_count<C>(a); u += gridDim.x) {
+        const struct work w = work_at<C>(a, u);
+#pragma unroll
+        for (int i = 0; i < (C::SPLIT ? 1 : C::TOKENS / 2); i++) s.total[i] = 0;
+        if constexpr (C::SPLIT) {
+            const int count = segment_length(a, w.first);
+            float total[C::TOKENS / 2];
+            for (int t = 0; t < count; t++) chunk_products<C>(c, s, frag, lane, t == 0, false);
+            fold<C>(s);
+            if (count > 0) c.free_x(lane);
+            if (join_segments<C>(a, w, memory, count == 0, s, total))
+                write_tile<C>(a, w, warp, lane, total);
+        } else {
+            bool open = false;
+            for (int q = 0; q < SEGMENTS; q++) {
+                const int count = segment_length(a, q);
+                for (int t = 0; t < count; t++)
+                    chunk_products<C>(c, s, frag, lane, t == 0, open);
+                open |= count > 0;
+            }
+            fold<C>(s);
+            c.free_x(lane);
+            write_tile<C>(a, w, warp, lane, s.total);
+        }
+    }
+}
+#endif
+
+template <class C>
+__global__ void __launch_bounds__(C::THREADS, C::BLOCKS)
+    many_kernel(const __grid_constant__ CUtensorMap weights, const __grid_constant__ CUtensorMap x,
+                const __grid_constant__ many_args a) {
+#ifdef HAS_WGMMA
+    extern __shared__ __align__(1024) uint8_t memory[];
+    const uint32_t shared = shared_address(memory);
+    const int warp = threadIdx.x / WARP;
+    enum { CONSUMERS = C::GROUPS * 4 };
+    if (threadIdx.x == 0) {
+        for (int i = 0; i < C::X_STAGES; i++) {
+            barrier_init(shared + X_FULL + 8 * i, 1);
+            barrier_init(shared + X_FREE + 8 * i, CONSUMERS);
+        }
+        for (int i = 0; i < C::W_STAGES; i++) {
+            barrier_init(shared + W_FULL + 8 * i, 1);
+            barrier_init(shared + W_FREE + 8 * i, CONSUMERS);
+        }
+        barrier_init_done();
+    }
+    __syncthreads();
+    depend_release();
+    if (warp >= CONSUMERS) {
+        set_registers<C::BLOCKS == 2 ? 32 : 40, false>();
+        if (threadIdx.x == CONSUMERS * WARP + WARP) stream_w<C>(a, &weights, shared);
+        if (threadIdx.x == CONSUMERS * WARP) {
+            depend_wait();
+            stream_x<C>(a, &x, shared);
+        }
+    } else {
+        set_registers<C::BLOCKS == 2 ? 104 : 232, true>();
+        multiply<C>(a, memory, shared);
+    }
+#endif
+}
+
+/* ---- host ---- */
+
+struct instance {
+    int tokens, groups, blocks, bytes, threads;
+    bool split;
+    void (*kernel)(const CUtensorMap, const CUtensorMap, const many_args);
+};
+template <class C> static struct instance instance_of(void) {
+    return {C::TOKENS, C::GROUPS, C::BLOCKS, C::BYTES, C::THREADS, (bool)C::SPLIT, many_kernel<C>};
+}
+enum { INSTANCES = 7 };
+template <enum pack_format F> static const struct instance *instances_of(void) {
+    static const struct instance table[INSTANCES] = {
+        instance_of<many<F, 192, 2, 2, false, 1>>(), instance_of<many<F, 128, 2, 2, false, 1>>(),
+        instance_of<many<F, 64, 2, 4, false, 1>>(),  instance_of<many<F, 128, 2, 2, true, 1>>(),
+        instance_of<many<F, 64, 2, 2, true, 2>>(),   instance_of<many<F, 32, 2, 2, true, 2>>(),
+        instance_of<many<F, 16, 2, 2, true, 2>>()};
+    return table;
+}
+static const struct instance *instances(enum pack_format f) {
+    return f == PACK_FP4   ? instances_of<PACK_FP4>()
+           : f == PACK_FP8 ? instances_of<PACK_FP8>()
+                           : instances_of<PACK_BF16>();
+}
+
+/* Cycles that an instance takes, roughly: waves of blocks, a step of 16 k at the tensor cores' speed
+ * but not under 120 cycles of latency, and for SPLIT the way of the sums through L2. */
+static double cost(const struct instance *i, const struct linear_job *job, int processors) {
+    const struct stack *s = job->stack;
+    const int row_blocks = ceil_div(s->tiles, 4 * i->groups);
+    const int token_blocks = ceil_div(job->rows, i->tokens);
+    const double tiles = (double)row_blocks * token_blocks;
+    const double steps = (double)s->chunks * s->planes * pack_chunk_k(s->format) / 16;
+    const double step = fmax(120, i->blocks * i->groups * i->tokens / 2 / 0.88);
+    const int places = processors * i->blocks;
+    if (!i->split) return ceil(tiles / places) * (steps * step + 2500);
+    const double sums = tiles * SEGMENTS * i->groups * 64 * i->tokens * sizeof(float);
+    if (sums > SPLIT_BYTES || tiles * i->groups > SPLIT_COUNTERS) return INFINITY;
+    return ceil(tiles * SEGMENTS / places) * (steps / SEGMENTS * step + 1000) + 3000 +
+           2 * sums / 2500;
+}
+
+static const struct instance *choose(const struct linear_job *job, int processors) {
+    const struct instance *table = instances(job->stack->format), *best = table;
+    for (int i = 1; i < INSTANCES; i++)
+        if (cost(&table[i], job, processors) < cost(best, job, processors)) best = &table[i];
+    return best;
+}
+
+static bool encode_map(struct cuda_backend *cuda, CUtensorMap *map, CUtensorMapDataType type,
+                       int rank, const void *from, const cuuint64_t *size, const cuuint64_t *stride,
+                       const cuuint32_t *box, CUtensorMapSwizzle swizzle) {
+    const cuuint32_t steps[3] = {1, 1, 1};
+    const CUresult rc = cuda->encode_map(
+        map, type, (cuuint32_t)rank, (void *)from, size, stride, box, steps,
+        CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    return gpu_keep(cuda, rc == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue,
+                    "cuTensorMapEncodeTiled");
+}
+static bool map_weights(struct cuda_backend *cuda, CUtensorMap *map, const struct stack *s,
+                        int tiles) {
+    const cuuint64_t bytes = (cuuint64_t)pack_bytes(s->format);
+    const cuuint64_t chunks = (cuuint64_t)s->chunks * s->planes;
+    const cuuint64_t size[3] = {bytes / 8, chunks, (cuuint64_t)s->tiles};
+    const cuuint64_t stride[2] = {bytes, bytes * chunks};
+    const cuuint32_t box[3] = {(cuuint32_t)bytes / 8, 1, (cuuint32_t)tiles};
+    return encode_map(cuda, map, CU_TENSOR_MAP_DATA_TYPE_FLOAT64, 3, s->data, size, stride, box,
+                      CU_TENSOR_MAP_SWIZZLE_NONE);
+}
+static bool map_x(struct cuda_backend *cuda, CUtensorMap *map, const struct linear_job *job,
+                  int tokens) {
+    const cuuint64_t size[2] = {(cuuint64_t)job->x_stride, (cuuint64_t)job->rows};
+    const cuuint64_t stride[1] = {(cuuint64_t)job->x_stride * 2};
+    const cuuint32_t box[2] = {EXPAND_X, (cuuint32_t)tokens};
+    return encode_map(cuda, map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, job->x, size, stride, box,
+                      CU_TENSOR_MAP_SWIZZLE_128B);
+}
+
+bool linear_many(struct cuda_backend *cuda, const struct linear_job *job) {
+    if (!cuda->wgmma) return false;
+    if (cuda->replaying) return true;
+    const struct stack *s = job->stack;
+    const struct instance *i = choose(job, cuda->processors);
+    CUtensorMap weights, x;
+    if (!map_weights(cuda, &weights, s, 4 * i->groups) || !map_x(cuda, &x, job, i->tokens))
+        return true;
+    const struct many_args a = {s->row,      job->y,          job->y_stride,       job->rows,
+                                s->tiles,    s->chunks,       s->planes,           job->add,
+                                cuda->sums,  cuda->arrived};
+    const int count = ceil_div(s->tiles, 4 * i->groups) * ceil_div(job->rows, i->tokens) *
+                      (i->split ? SEGMENTS : 1);
+    const int places = cuda->processors * i->blocks;
+    gpu_launch(cuda, "linear of many rows", i->kernel, (unsigned)(count < places ? count : places),
+               (unsigned)i->threads, (size_t)i->bytes, weights, x, a);
+    return true;
+}
+
+size_t linear_many_bytes(void) {
+    return SPLIT_BYTES + SPLIT_COUNTERS * sizeof(unsigned);
+}
+
+int linear_many_reserve(struct cuda_backend *cuda, struct imp_error *err) {
+    if (!cuda->wgmma) return 0;
+    for (int f = 0; f < PACK_FORMATS; f++) {
+        const struct instance *table = instances((enum pack_format)f);
+        for (int i = 0; i < INSTANCES; i++)
+            gpu_allow_shared(cuda, table[i].kernel, (size_t)table[i].bytes);
+    }
+    cudaDriverEntryPointQueryResult found;
+    gpu_call(cuda, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled",
+                                                    (void **)&cuda->encode_map, 12000,
+                                                    cudaEnableDefault, &found));
+    int rc = cuda_alloc(&cuda->base, linear_many_bytes(), (void **)&cuda->sums, err);
+    if (rc < 0) return rc;
+    cuda->arrived = (unsigned *)((uint8_t *)cuda->sums + SPLIT_BYTES);
+    gpu_call(cuda, cudaMemsetAsync(cuda->arrived, 0, SPLIT_COUNTERS * sizeof(unsigned),
+                                   cuda->stream));
+    return cuda_error(cuda, err);
+}

@@ -1,0 +1,566 @@
+/* Weights to the device: rows through pinned memory, re-packed there into stacks (pack.cuh).
+ *
+ * The parts of a matrix that share a format become one stack. Two parts of equally many rows (gate
+ * and up) are paired: tile t holds the gate rows of the outputs whose place in an act is 8 t .. 8 t
+ * + 7, then their up rows, so that both sums of an output end in one lane and the eight outputs of
+ * a tile are neighbours in the act. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "backend/cuda/pack.cuh"
+#include "num/fp.h"
+
+enum { STAGE_BYTES = 8 << 20 }; /* of each half */
+
+/* ---- what a part becomes ---- */
+
+struct part_plan {
+    enum pack_format format;
+    int planes;
+    int mx_top;       /* MXFP4 as PACK_FP4: the largest scale byte */
+    float multiplier; /* of every row, FP8's scales aside */
+};
+
+static bool row_scaled(const struct weight *w) {
+    return w->scale == NULL || w->scale_cols >= w->cols;
+}
+
+/* MXFP4's scales are powers of two over a range that five bits of exponent may not hold. */
+static bool mx_fits(const struct weight *w, int *top) {
+    int low = 255, high = 0;
+    for (int64_t i = 0; i < w->rows * w->cols / 32; i++) {
+        const int e = w->block_scale[i];
+        if (e == 255) continue; /* NaN */
+        if (e < low) low = e;
+        if (e > high) high = e;
+    }
+    *top = high;
+    return high - low <= 30;
+}
+
+static struct part_plan plan_part(const struct weight *w) {
+    struct part_plan p = {PACK_BF16, 1, 0, w->multiplier};
+    switch (w->format) {
+    case WEIGHT_NVFP4:
+        p.format = PACK_FP4;
+        p.multiplier *= 256;
+        break;
+    case WEIGHT_MXFP4:
+        if (mx_fits(w, &p.mx_top)) {
+            p.format = PACK_FP4;
+            p.multiplier = ldexpf(p.multiplier, p.mx_top - 127 - 9 + 8);
+        }
+        break;
+    case WEIGHT_FP8:
+        if (row_scaled(w)) {
+            p.format = PACK_FP8;
+            p.multiplier *= 256;
+        } else {
+            p.planes = 3; /* value times scale, rounded to fp32 */
+        }
+        break;
+    case WEIGHT_BF16:
+        break;
+    case WEIGHT_F16:
+        p.planes = 2;
+        break;
+    case WEIGHT_F32:
+        p.planes = 3;
+        break;
+    }
+    return p;
+}
+
+/* ---- stacks ---- */
+
+/* Which row of which of the stack's parts a packed row is; index -1: padding. */
+struct packed_row {
+    int index;
+    int64_t row, out;
+};
+struct stack_plan {
+    struct part_plan like; /* what all parts share */
+    int part[MAX_PARTS], count;
+    float multiplier[MAX_PARTS];
+    int64_t first[MAX_PARTS]; /* of the part's rows in y */
+    bool paired;
+    int64_t cols, tiles;
+};
+
+static bool same_stack(const struct stack_plan *s, const struct weight *first,
+                       const struct weight *w, const struct part_plan *plan) {
+    return first->format == w->format && s->like.format == plan->format &&
+           s->like.planes == plan->planes && s->like.mx_top == plan->mx_top &&
+           first->pre_scale == w->pre_scale && first->scale_cols == w->scale_cols;
+}
+
+static void count_tiles(struct stack_plan *p, const struct weight *parts) {
+    const int64_t rows = parts[p->part[0]].rows;
+    p->paired = p->count == 2 && parts[p->part[1]].rows == rows;
+    if (p->paired) p->tiles = (rows + GROUP_K - 1) / GROUP_K * GROUP_K / 8;
+    for (int i = 0; !p->paired && i < p->count; i++)
+        p->tiles += (parts[p->part[i]].rows + TILE_ROWS - 1) / TILE_ROWS;
+}
+
+/* Returns how many stacks there are. */
+static int plan_stacks(const struct weight *parts, int count, struct stack_plan out[MAX_PARTS]) {
+    int stacks = 0;
+    int64_t row = 0;
+    for (int i = 0; i < count; i++) {
+        const struct part_plan plan = plan_part(&parts[i]);
+        int s = 0;
+        while (s < stacks && !same_stack(&out[s], &parts[out[s].part[0]], &parts[i], &plan)) s++;
+        if (s == stacks) {
+            out[stacks++] = {};
+            out[s].like = plan;
+            out[s].cols = parts[i].cols;
+        }
+        struct stack_plan *p = &out[s];
+        p->multiplier[p->count] = plan.multiplier;
+        p->first[p->count] = row;
+        p->part[p->count++] = i;
+        row += parts[i].rows;
+    }
+    for (int s = 0; s < stacks; s++) count_tiles(&out[s], parts);
+    return stacks;
+}
+
+static struct packed_row packed_row(const struct stack_plan *p, const struct weight *parts,
+                                    int64_t row) {
+    if (p->paired) {
+        const int64_t at = row / TILE_ROWS * 8 + row % 8;
+        const int half = row % TILE_ROWS / 8;
+        /* the column whose act_place is `at` */
+        const int64_t k = (at & ~63) | (at >> 2 & 14) | (at << 3 & 48) | (at & 1);
+        if (k >= parts[p->part[0]].rows) return {-1, 0, -1};
+        return {half, k, p->first[half] + k};
+    }
+    for (int i = 0; i < p->count; i++) {
+        const int64_t rows = parts[p->part[i]].rows;
+        const int64_t padded = (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
+        if (row < rows) return {i, row, p->first[i] + row};
+        if (row < padded) break;
+        row -= padded;
+    }
+    return {-1, 0, -1};
+}
+
+static size_t aligned(size_t bytes) {
+    return (bytes + 255) / 256 * 256;
+}
+static int stack_chunks(const struct stack_plan *p) {
+    const int k = pack_chunk_k(p->like.format);
+    return (int)((p->cols + k - 1) / k);
+}
+static size_t stack_tile_bytes(const struct stack_plan *p) {
+    return (size_t)stack_chunks(p) * p->like.planes * pack_bytes(p->like.format);
+}
+static size_t stack_bytes(const struct stack_plan *p, bool pre_scale) {
+    return aligned(p->tiles * stack_tile_bytes(p)) +
+           aligned(p->tiles * TILE_ROWS * sizeof(struct row_info)) +
+           (pre_scale ? aligned((size_t)p->cols * sizeof(float)) : 0);
+}
+
+/* ---- re-packing on the device ---- */
+
+struct pack_job {
+    const uint8_t *raw, *scales; /* staged rows, in packed order */
+    size_t raw_row, scales_row;  /* bytes from one to the next */
+    enum weight_format format;
+    int64_t cols;
+    int mx_top, chunks, planes;
+    int fp8_cols; /* columns of one scale, where FP8 has them along K */
+    uint8_t *to;  /* the batch's first tile */
+    struct row_info *row;
+};
+
+static __device__ float raw_value(const struct pack_job *j, int64_t row, int64_t k) {
+    const uint8_t *raw = j->raw + row * j->raw_row;
+    if (k >= j->cols) return 0;
+    switch (j->format) {
+    case WEIGHT_F32:
+        return ((const float *)raw)[k];
+    case WEIGHT_F16:
+        return fp16_decode(((const uint16_t *)raw)[k]);
+    case WEIGHT_BF16:
+        return bf16_decode(((const uint16_t *)raw)[k]);
+    case WEIGHT_FP8:
+        return e4m3_decode(raw[k]) *
+               ((const float *)(j->scales + row * j->scales_row))[k / j->fp8_cols];
+    default:
+        break;
+    }
+    const uint8_t byte = raw[k / 2];
+    return e2m1_decode(k & 1 ? byte >> 4 : byte & 15) *
+           e8m0_decode(j->scales[row * j->scales_row + k / 32]);
+}
+
+/* Plane `plane` of a value: its leading eight bits, the next eight, the last. */
+static __device__ uint16_t value_plane(float x, int plane) {
+    for (;; plane--) {
+        const uint32_t head = __float_as_uint(x) & 0xFFFF0000u;
+        if (plane == 0) return (uint16_t)(head >> 16);
+        if (!(fabsf(x) < INFINITY)) return 0;
+        x -= __uint_as_float(head);
+    }
+}
+
+/* The code of (row, k) with the sign of its scale, or 0 where the scale is. */
+static __device__ uint32_t fp4_code(const struct pack_job *j, int64_t row, int64_t k) {
+    if (k >= j->cols) return 0;
+    const uint8_t byte = j->raw[row * j->raw_row + k / 2];
+    const uint32_t code = k & 1 ? byte >> 4 : byte & 15;
+    if (j->format == WEIGHT_MXFP4) return code;
+    const uint8_t scale = j->scales[row * j->scales_row + k / 16];
+    if ((scale & 0x7F) == 0) return 0;
+    return code ^ (scale >> 4 & 8);
+}
+
+/* The scale of k's block: five bits of exponent, three of mantissa. A NaN spoils its row. */
+static __device__ uint32_t fp4_scale(const struct pack_job *j, int64_t row, int64_t k) {
+    if (k >= j->cols) return 0;
+    if (j->format == WEIGHT_MXFP4) {
+        const int e = j->scales[row * j->scales_row + k / 32];
+        if (e == 255) j->row[row].multiplier = NAN;
+        return e == 255 ? 0 : (uint32_t)(30 - (j->mx_top - e)) << 3;
+    }
+    const int b = j->scales[row * j->scales_row + k / 16] & 0x7F;
+    int e = (b >> 3) - 7, m = b & 7;
+    if (b == 0x7F) j->row[row].multiplier = NAN;
+    if (b == 0) return 0;
+    if (b >> 3 == 0) { /* a subnormal made normal */
+        e = m >= 4 ? -7 : m >= 2 ? -8 : -9;
+        m = m >= 4 ? (m & 3) * 2 : m >= 2 ? (m & 1) * 4 : 0;
+    }
+    return (uint32_t)(e + 21) << 3 | m;
+}
+
+/* Where bit b of code a of a half word goes: see expand_fp4. */
+static __device__ uint32_t place_code(uint32_t code, int a, int half) {
+    const int at[4][4] = {{6, 7, 8, 15}, {12, 13, 14, 21}, {2, 3, 4, 11}, {0, 1, 10, 9}};
+    uint32_t v = 0;
+    for (int b = 0; b < 4; b++) v |= (code >> b & 1) << ((at[a][b] + 16 * half) & 31);
+    return v;
+}
+
+static __device__ void pack_fp4(const struct pack_job *j, int64_t row, int64_t k0, int lane,
+                                uint8_t *to) {
+    for (int step = 0; step < 8; step++) {
+        const int64_t k = k0 + step / 4 * 64 + lane % 4 * 16 + step % 4 * 4;
+        uint32_t v = 0;
+        for (int h = 0; h < 2; h++) {
+            v |= place_code(fp4_code(j, row, k + h), 0, h);
+            v |= place_code(fp4_code(j, row + 8, k + h), 1, h);
+            v |= place_code(fp4_code(j, row, k + 2 + h), 2, h);
+            v |= place_code(fp4_code(j, row + 8, k + 2 + h), 3, h);
+        }
+        *(uint32_t *)(to + step / 4 * 512 + lane * 16 + step % 4 * 4) = v;
+        for (int q = 0; step % 4 == 0 && q < 2; q++) {
+            const uint32_t s = fp4_scale(j, row + 8 * q, k);
+            to[1024 + lane * 4 + step / 4 * 2 + q] = (uint8_t)((s & 15) << 4 | s >> 4);
+        }
+    }
+}
+
+static __device__ void pack_fp8(const struct pack_job *j, int64_t row, int64_t k0, int lane,
+                                uint8_t *to) {
+    for (int step = 0; step < 8; step++) {
+        const int64_t k = k0 + step / 4 * 64 + lane % 4 * 16 + step % 4 * 4;
+        for (int i = 0; i < 8; i++) { /* word i / 4; bytes: row k, row + 8 k, row k + 1, ... */
+            const int64_t r = row + 8 * (i & 1), at = k + i / 4 * 2 + (i >> 1 & 1);
+            const uint8_t code = at < j->cols ? j->raw[r * j->raw_row + at] : 0;
+            if ((code & 0x7F) == 0x7F) j->row[r].multiplier = NAN;
+            to[step / 2 * 512 + lane * 16 + step % 2 * 8 + i] = code;
+        }
+    }
+}
+
+static __device__ void pack_bf16(const struct pack_job *j, int64_t row, int64_t k0, int plane,
+                                 int lane, uint8_t *to) {
+    for (int step = 0; step < 4; step++) {
+        const int64_t k = k0 + lane % 4 * 16 + step * 4;
+        uint16_t *q = (uint16_t *)(to + step * 512 + lane * 16);
+        for (int a = 0; a < 4; a++)
+            for (int h = 0; h < 2; h++)
+                q[a * 2 + h] =
+                    value_plane(raw_value(j, row + (a & 1) * 8, k + h + (a >> 1) * 2), plane);
+    }
+}
+
+/* A thread a lane of a chunk. */
+template <enum pack_format F> __global__ void pack_kernel(struct pack_job j, int tiles) {
+    const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
+    const int lane = i % WARP, per_tile = j.chunks * j.planes;
+    const int64_t chunk = i / WARP, tile = chunk / per_tile;
+    depend_wait();
+    if (tile >= tiles) return;
+    const int c = (int)(chunk % per_tile) / j.planes, plane = (int)(chunk % per_tile) % j.planes;
+    int q = 0;
+    while (segment_begin(q + 1, j.chunks) <= c) q++;
+    const int t = (c - segment_begin(q, j.chunks)) * j.planes + plane;
+    uint8_t *to = j.to + (tile * per_tile + stack_place(q, t, j.chunks, j.planes)) * pack<F>::BYTES;
+    const int64_t row = tile * TILE_ROWS + lane / 4, k0 = (int64_t)c * pack<F>::CHUNK_K;
+    if (F == PACK_FP4) pack_fp4(&j, row, k0, lane, to);
+    if (F == PACK_FP8) pack_fp8(&j, row, k0, lane, to);
+    if (F == PACK_BF16) pack_bf16(&j, row, k0, plane, lane, to);
+}
+
+/* ---- streaming ---- */
+
+static size_t raw_row_bytes(const struct weight *w) {
+    switch (w->format) {
+    case WEIGHT_F32:
+        return (size_t)w->cols * 4;
+    case WEIGHT_F16:
+    case WEIGHT_BF16:
+        return (size_t)w->cols * 2;
+    case WEIGHT_FP8:
+        return (size_t)w->cols;
+    case WEIGHT_NVFP4:
+    case WEIGHT_MXFP4:
+        break;
+    }
+    return (size_t)w->cols / 2;
+}
+static int fp8_scales_row(const struct weight *w) {
+    return (int)((w->cols + w->scale_cols - 1) / w->scale_cols);
+}
+static size_t scales_row_bytes(const struct weight *w) {
+    if (w->format == WEIGHT_NVFP4) return (size_t)w->cols / 16;
+    if (w->format == WEIGHT_MXFP4) return (size_t)w->cols / 32;
+    if (w->format == WEIGHT_FP8 && !row_scaled(w)) return (size_t)fp8_scales_row(w) * sizeof(float);
+    return 0;
+}
+static const void *scales_of_row(const struct weight *w, int64_t row, size_t bytes) {
+    if (w->format == WEIGHT_FP8) return w->scale + row / w->scale_rows * fp8_scales_row(w);
+    return w->block_scale + row * bytes;
+}
+
+/* Pinned and device memory for the way, from the first use to stage_close. */
+static bool stage_open(struct cuda_backend *cuda) {
+    struct cuda_stage *stage = &cuda->stage;
+    for (int i = 0; i < 2 && stage->device[i] == NULL; i++) {
+        gpu_call(cuda, cudaMallocHost((void **)&stage->host[i], STAGE_BYTES));
+        gpu_call(cuda, cudaEventCreateWithFlags(&stage->free[i], cudaEventDisableTiming));
+        gpu_call(cuda, cudaMalloc((void **)&stage->device[i], STAGE_BYTES));
+    }
+    return cuda->failed == cudaSuccess;
+}
+
+void stage_close(struct cuda_backend *cuda) {
+    struct cuda_stage *stage = &cuda->stage;
+    for (int i = 0; i < 2; i++) {
+        if (stage->device[i]) cudaFree(stage->device[i]);
+        if (stage->free[i]) cudaEventDestroy(stage->free[i]);
+        if (stage->host[i]) cudaFreeHost(stage->host[i]);
+    }
+    *stage = {};
+}
+
+/* Rows of the batch in packed order to the pinned half; padding is zeros. */
+static void gather_rows(const struct stack_plan *p, const struct weight *parts, int64_t first,
+                        int64_t count, uint8_t *raw, uint8_t *scales) {
+    const size_t row_bytes = raw_row_bytes(&parts[p->part[0]]);
+    const size_t scale_bytes = scales_row_bytes(&parts[p->part[0]]);
+    for (int64_t i = 0; i < count; i++) {
+        const struct packed_row r = packed_row(p, parts, first + i);
+        if (r.index < 0) {
+            memset(raw + i * row_bytes, 0, row_bytes);
+            memset(scales + i * scale_bytes, 0, scale_bytes);
+            continue;
+        }
+        const struct weight *w = &parts[p->part[r.index]];
+        memcpy(raw + i * row_bytes, (const uint8_t *)w->data + r.row * row_bytes, row_bytes);
+        if (scale_bytes)
+            memcpy(scales + i * scale_bytes, scales_of_row(w, r.row, scale_bytes), scale_bytes);
+    }
+}
+
+static void launch_pack(struct cuda_backend *cuda, enum pack_format f, const struct pack_job *j,
+                        int tiles) {
+    const unsigned blocks = cuda_blocks((int64_t)tiles * j->chunks * j->planes * WARP);
+    if (f == PACK_FP4)
+        gpu_launch(cuda, "pack", pack_kernel<PACK_FP4>, blocks, ROW_THREADS, 0, *j, tiles);
+    else if (f == PACK_FP8)
+        gpu_launch(cuda, "pack", pack_kernel<PACK_FP8>, blocks, ROW_THREADS, 0, *j, tiles);
+    else
+        gpu_launch(cuda, "pack", pack_kernel<PACK_BF16>, blocks, ROW_THREADS, 0, *j, tiles);
+}
+
+/* Tiles of a stack, as many at a time as half of the stage holds; the halves take turns. */
+static void stream_tiles(struct cuda_backend *cuda, const struct stack_plan *p,
+                         const struct weight *parts, uint8_t *data, struct row_info *row) {
+    const struct weight *w = &parts[p->part[0]];
+    const size_t raw_row = raw_row_bytes(w), scales_row = scales_row_bytes(w);
+    const size_t tile_raw = TILE_ROWS * (raw_row + scales_row);
+    struct cuda_stage *stage = &cuda->stage;
+    if (!stage_open(cuda)) return;
+    const int64_t batch = (int64_t)((STAGE_BYTES - 512) / tile_raw);
+    check(batch > 0);
+    for (int64_t t = 0; t < p->tiles; t += batch) {
+        const int64_t tiles = p->tiles - t < batch ? p->tiles - t : batch, rows = tiles * TILE_ROWS;
+        const int half = stage->next;
+        uint8_t *host = stage->host[half], *device = stage->device[half];
+        const size_t scales_at = aligned(rows * raw_row);
+        gpu_call(cuda, cudaEventSynchronize(stage->free[half]));
+        gather_rows(p, parts, t * TILE_ROWS, rows, host, host + scales_at);
+        gpu_call(cuda, cudaMemcpyAsync(device, host, scales_at + rows * scales_row,
+                                       cudaMemcpyHostToDevice, cuda->stream));
+        struct pack_job j = {};
+        j.raw = device;
+        j.scales = device + scales_at;
+        j.raw_row = raw_row;
+        j.scales_row = scales_row;
+        j.format = w->format;
+        j.cols = w->cols;
+        j.mx_top = p->like.mx_top;
+        j.chunks = stack_chunks(p);
+        j.planes = p->like.planes;
+        j.fp8_cols = w->format == WEIGHT_FP8 && scales_row ? (int)w->scale_cols : 1;
+        j.to = data + t * stack_tile_bytes(p);
+        j.row = row + t * TILE_ROWS;
+        launch_pack(cuda, p->like.format, &j, (int)tiles);
+        gpu_call(cuda, cudaEventRecord(stage->free[half], cuda->stream));
+        stage->next = !half;
+    }
+}
+
+/* Multipliers, biases and places of the rows; waits, since the array is made here. */
+static void upload_rows(struct backend *be, const struct stack_plan *p, const struct weight *parts,
+                        const float *const *bias, struct row_info *to) {
+    const int64_t rows = p->tiles * TILE_ROWS;
+    struct row_info *info = (struct row_info *)mem_alloc((size_t)rows * sizeof *info);
+    for (int64_t i = 0; i < rows; i++) {
+        const struct packed_row r = packed_row(p, parts, i);
+        info[i] = {0, 0, (int32_t)r.out, 0};
+        if (r.index < 0) continue;
+        const int part = p->part[r.index];
+        const struct weight *w = &parts[part];
+        info[i].multiplier = p->multiplier[r.index];
+        if (w->format == WEIGHT_FP8 && w->scale && row_scaled(w))
+            info[i].multiplier *= w->scale[r.row / w->scale_rows * fp8_scales_row(w)];
+        if (bias && bias[part]) info[i].bias = bias[part][r.row];
+    }
+    be->ops->write(be, to, info, (size_t)rows * sizeof *info);
+    free(info);
+}
+
+/* ---- entries of the op table ---- */
+
+static struct stack upload_stack(struct backend *be, const struct stack_plan *p,
+                                 const struct weight *parts, const float *const *bias,
+                                 uint8_t **at) {
+    const struct weight *w = &parts[p->part[0]];
+    const size_t rows_bytes = p->tiles * TILE_ROWS * sizeof(struct row_info);
+    struct stack s = {};
+    s.format = p->like.format;
+    s.chunks = stack_chunks(p);
+    s.planes = p->like.planes;
+    s.tiles = (int)p->tiles;
+    s.paired = p->paired;
+    struct row_info *row = (struct row_info *)*at;
+    uint8_t *data = *at + aligned(rows_bytes);
+    *at = data + aligned(p->tiles * stack_tile_bytes(p));
+    upload_rows(be, p, parts, bias, row);
+    stream_tiles(cuda_of(be), p, parts, data, row);
+    s.row = row;
+    s.data = data;
+    if (w->pre_scale) {
+        be->ops->write(be, *at, w->pre_scale, (size_t)w->cols * sizeof(float));
+        s.pre_scale = (const float *)*at;
+        *at += aligned((size_t)w->cols * sizeof(float));
+    }
+    return s;
+}
+
+static size_t stacks_bytes(const struct stack_plan *stacks, int count, const struct weight *parts) {
+    size_t total = 0;
+    for (int s = 0; s < count; s++)
+        total += stack_bytes(&stacks[s], parts[stacks[s].part[0]].pre_scale != NULL);
+    return total;
+}
+
+size_t cuda_matrix_bytes(struct backend *be, const struct weight *parts, int count) {
+    (void)be;
+    struct stack_plan stacks[MAX_PARTS];
+    return stacks_bytes(stacks, plan_stacks(parts, count, stacks), parts);
+}
+
+int cuda_matrix_create(struct backend *be, const struct weight *parts, int count,
+                       const float *const *bias, struct matrix **out, struct imp_error *err) {
+    check(count <= MAX_PARTS);
+    struct stack_plan stacks[MAX_PARTS];
+    struct cuda_matrix *m = (struct cuda_matrix *)mem_zero(1, sizeof *m);
+    m->count = plan_stacks(parts, count, stacks);
+    m->base.cols = parts[0].cols;
+    m->base.bytes = stacks_bytes(stacks, m->count, parts);
+    for (int i = 0; i < count; i++) {
+        check(parts[i].cols == m->base.cols);
+        m->base.rows += parts[i].rows;
+    }
+    int rc = cuda_alloc(be, m->base.bytes, &m->memory, err);
+    if (rc == 0) {
+        uint8_t *at = (uint8_t *)m->memory;
+        for (int s = 0; s < m->count; s++)
+            m->stack[s] = upload_stack(be, &stacks[s], parts, bias, &at);
+        rc = cuda_error(cuda_of(be), err);
+    }
+    *out = &m->base;
+    if (rc < 0) {
+        cuda_matrix_free(be, &m->base);
+        *out = NULL;
+    }
+    return rc;
+}
+
+void cuda_matrix_free(struct backend *be, struct matrix *matrix) {
+    if (matrix == NULL) return;
+    cuda_free(be, ((struct cuda_matrix *)matrix)->memory);
+    free(matrix);
+}
+
+/* A table stays as stored: its rows are gathered, not multiplied. */
+static size_t table_bytes(const struct weight *w) {
+    const bool fp8 = w->format == WEIGHT_FP8 && w->scale;
+    const int64_t scale_rows = fp8 ? (w->rows + w->scale_rows - 1) / w->scale_rows : 0;
+    return aligned((size_t)w->rows * raw_row_bytes(w)) +
+           aligned(w->block_scale ? (size_t)w->rows * scales_row_bytes(w) : 0) +
+           aligned(fp8 ? (size_t)scale_rows * fp8_scales_row(w) * sizeof(float) : 0);
+}
+
+int cuda_table_create(struct backend *be, const struct weight *weight, struct table **out,
+                      struct imp_error *err) {
+    struct cuda_table *t = (struct cuda_table *)mem_zero(1, sizeof *t);
+    const struct weight *w = weight;
+    const size_t bytes = table_bytes(w), raw = (size_t)w->rows * raw_row_bytes(w);
+    int rc = cuda_alloc(be, bytes, &t->memory, err);
+    if (rc < 0) {
+        free(t);
+        return rc;
+    }
+    uint8_t *at = (uint8_t *)t->memory;
+    t->weight = {w->format, w->rows, w->cols, at, NULL, NULL, w->scale_rows, w->scale_cols,
+                 w->multiplier};
+    be->ops->write(be, at, w->data, raw);
+    at += aligned(raw);
+    if (w->block_scale) {
+        t->weight.block_scale = at;
+        be->ops->write(be, at, w->block_scale, (size_t)w->rows * scales_row_bytes(w));
+    }
+    if (w->format == WEIGHT_FP8 && w->scale) {
+        const int64_t scale_rows = (w->rows + w->scale_rows - 1) / w->scale_rows;
+        t->weight.scale = (const float *)at;
+        be->ops->write(be, at, w->scale, (size_t)scale_rows * fp8_scales_row(w) * sizeof(float));
+    }
+    t->base.rows = w->rows;
+    t->base.cols = w->cols;
+    t->base.bytes = bytes;
+    *out = &t->base;
+    return 0;
+}
+
+void cuda_table_free(struct backend *be, struct table *table) {
+    if (table == NULL) return;
+    cuda_free(be, ((struct cuda_table *)table)->memory);
+    free(table);
+}
