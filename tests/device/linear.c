@@ -151,7 +151,7 @@ static double error_of(const struct shape *s, const struct weight *w, const floa
     return worst;
 }
 
-static int check(const struct shape *s, const int *rows, int count) {
+static int compare(const struct shape *s, const int *rows, int count) {
     struct backend *fast = open_gpu(false, false), *plain = open_gpu(true, false);
     struct weight w = make_weight(s, 1);
     struct matrix *m[2];
@@ -248,7 +248,7 @@ int main(int argc, char **argv) {
     }
     int failed = 0;
     for (size_t i = 0; i < sizeof SHAPES / sizeof *SHAPES; i++) {
-        if (strcmp(what, "time") != 0) failed += check(&SHAPES[i], rows, count);
+        if (strcmp(what, "time") != 0) failed += compare(&SHAPES[i], rows, count);
         if (strcmp(what, "check") != 0) timing(&SHAPES[i], rows, count);
     }
     printf("linears: %s\n", failed ? "FAILED" : "ok");
