@@ -99,8 +99,7 @@ struct cuda_backend {
     struct dev_batch batch;
     int32_t *host_batch, *dev_batch; /* pinned and device: all arrays of a step */
     struct cuda_stage stage;
-    float *sums; /* linear_many's, of segments, and how many of a tile have come */
-    unsigned *arrived;
+    float4 *sums; /* linear_many's, of segments */
     PFN_encode_map encode_map;
     uint16_t *scaled;               /* act [rows, max_cols]: inputs times a pre_scale */
     /* scratch of the experts, by slots */

@@ -23,9 +23,9 @@ enum {
     SHARED_BYTES = 113 << 10,
     MOST_STAGES = 16 /* of a group's ring */
 };
-/* Shared memory: barriers, 16 bytes of zeros, sums, x, the rings. */
-enum { FULL_AT = 0, EMPTY_AT = 256, SUMS_FULL_AT = 512, SUMS_FREE_AT = 544, ZERO_AT = 576 };
-enum { SUMS_AT = 1024, X_AT = SUMS_AT + SUM_SLOTS * SUM_BYTES };
+/* Shared memory: barriers, a chunk's worth of zeros of x, sums, x, the rings. */
+enum { FULL_AT = 0, EMPTY_AT = 256, SUMS_FULL_AT = 512, SUMS_FREE_AT = 544, ZERO_AT = 640 };
+enum { ZERO_BYTES = 272, SUMS_AT = 1024, X_AT = SUMS_AT + SUM_SLOTS * SUM_BYTES };
 
 struct few_args {
     const uint8_t *data;
@@ -100,7 +100,12 @@ static __device__ void write_sums(const struct few_args &a, const uint8_t *memor
         const int slot = step % SUM_SLOTS, use = step / SUM_SLOTS;
         const struct row_info info[2] = {a.row[tile * TILE_ROWS + lane / 4],
                                          a.row[tile * TILE_ROWS + lane / 4 + 8]};
-        float v[4] = {};
+        float v[4] = {}, old[4] = {};
+        for (int e = 0; e < 4 && a.add; e++) {
+            const int token = lane % 4 * 2 + e % 2;
+            if (token < a.rows && info[e / 2].out >= 0)
+                old[e] = a.y[token * a.y_stride + info[e / 2].out];
+        }
         barrier_wait(shared + SUMS_FULL_AT + 8 * slot, use & 1);
         for (int q = 0; q < SEGMENTS; q++) {
             const float4 s =
@@ -116,7 +121,7 @@ static __device__ void write_sums(const struct few_args &a, const uint8_t *memor
             if (token >= a.rows || r.out < 0) continue;
             float *y = a.y + token * a.y_stride + r.out;
             const float total = __fadd_rn(__fmul_rn(v[e], r.multiplier), r.bias);
-            *y = a.add ? __fadd_rn(*y, total) : total;
+            *y = a.add ? __fadd_rn(old[e], total) : total;
         }
     }
 }
@@ -139,58 +144,88 @@ static __device__ __forceinline__ void load_b(uint32_t b[4], uint32_t address) {
                  : "r"(address));
 }
 
+/* A group's place in its ring, as addresses. */
+template <int STAGE> struct stage_place {
+    uint32_t full, data, first_full, first_data, last_full;
+    int phase;
+    __device__ __forceinline__ void next(void) {
+        data += STAGE;
+        full += 8;
+        if (full == last_full) {
+            full = first_full;
+            data = first_data;
+            phase ^= 1;
+        }
+    }
+};
+enum { EMPTY_FROM_FULL = EMPTY_AT - FULL_AT };
+
+/* Takes this warp's chunk of a stage, gives the stage back, and adds the products to d. */
+template <enum pack_format F>
+static __device__ __forceinline__ void take_stage(const struct stage_place<pack<F>::BYTES * SEGMENTS> &at,
+                                                  uint32_t chunk, uint32_t x, int lane, float d[4]) {
+    struct lane_chunk<F> w;
+    barrier_wait(at.full, at.phase);
+    w.load_shared(at.data + chunk, lane);
+    __syncwarp();
+    if (lane == 0) barrier_arrive(at.full + EMPTY_FROM_FULL);
+    w.ready();
+    for_steps<lane_chunk<F>::STEPS / 2>([&](auto pair) {
+        constexpr int J = 2 * decltype(pair)::value;
+        uint32_t b[4], frag[4];
+        load_b(b, x + J * 32);
+        w.template fragment<J>(frag);
+        mma_bf16(d, frag, b[0], b[1]);
+        w.template fragment<J + 1>(frag);
+        mma_bf16(d, frag, b[2], b[3]);
+    });
+}
+
 template <enum pack_format F>
 static __device__ void multiply(const struct few_args &a, uint8_t *memory, uint32_t shared,
                                 int ring) {
-    enum { STAGE = pack<F>::BYTES * SEGMENTS, STEPS = lane_chunk<F>::STEPS };
+    enum { STAGE = pack<F>::BYTES * SEGMENTS, CHUNK = pack<F>::BYTES, X = pack<F>::CHUNK_K * 2 };
     const int group = threadIdx.x / WARP / SEGMENTS, q = threadIdx.x / WARP % SEGMENTS;
     const int lane = threadIdx.x % WARP;
     const struct tile_stages n = tile_stages(a);
     const int first_chunk = segment_begin(q, a.chunks);
     const int mine = (segment_begin(q + 1, a.chunks) - first_chunk) * a.planes;
     const int rank = first_chunk - q * (a.chunks / SEGMENTS); /* among the longer ones */
-    const bool live = lane % 8 < a.rows;
+    const bool live = lane % 8 < a.rows; /* other lanes read zeros, and stay there */
     const uint32_t x0 = live ? shared + X_AT + lane % 8 * x_row_bytes(a.x_stride) + lane / 8 * 16 +
-                                   first_chunk * pack<F>::CHUNK_K * 2
+                                   first_chunk * X
                              : shared + ZERO_AT;
-    const uint8_t *stage = memory + ring + group * a.stages * STAGE + lane * 16;
-    const uint32_t full = shared + FULL_AT + 8 * group * a.stages;
-    const uint32_t empty = shared + EMPTY_AT + 8 * group * a.stages;
-    int slot = 0, phase = 0, step = group;
+    const uint32_t x_step = live ? X : 0;
+    struct stage_place<STAGE> at;
+    at.full = at.first_full = shared + FULL_AT + 8 * group * a.stages;
+    at.data = at.first_data = shared + ring + group * a.stages * STAGE + lane * 16;
+    at.last_full = at.first_full + 8 * a.stages;
+    at.phase = 0;
+    const uint32_t sum_at = shared + SUMS_AT + q * 512 + lane * 16;
+    int step = group;
     depend_wait();
     load_x(a, memory);
     for (int tile = blockIdx.x + group * gridDim.x; tile < a.tiles;
          tile += GROUPS * gridDim.x, step += GROUPS) {
         float d[4] = {};
         uint32_t x = x0;
-        for (int s = 0, plane = 0; s < n.all; s++) {
-            struct lane_chunk<F> w;
-            barrier_wait(full + 8 * slot, phase);
-            const int chunk = s < n.full ? q : rank;
-            if (s < mine) w.load(stage + slot * STAGE + chunk * pack<F>::BYTES, lane);
-            __syncwarp();
-            if (lane == 0) barrier_arrive(empty + 8 * slot);
-            if (++slot == a.stages) slot = 0, phase ^= 1;
-            if (s >= mine) continue;
-            w.ready();
-            for_steps<STEPS / 2>([&](auto pair) {
-                constexpr int J = 2 * decltype(pair)::value;
-                uint32_t b[4], frag[4];
-                load_b(b, live ? x + J * 32 : x);
-                w.template fragment<J>(frag);
-                mma_bf16(d, frag, b[0], b[1]);
-                w.template fragment<J + 1>(frag);
-                mma_bf16(d, frag, b[2], b[3]);
-            });
-            if (++plane == a.planes) {
-                plane = 0;
-                if (live) x += pack<F>::CHUNK_K * 2;
+        int plane = 0;
+#pragma unroll 1
+        for (int s = 0; s < n.all; s++) {
+            if (s < mine) {
+                take_stage<F>(at, (s < n.full ? q : rank) * CHUNK, x, lane, d);
+                if (F != PACK_BF16 || ++plane == a.planes) x += x_step, plane = 0;
+            } else {
+                barrier_wait(at.full, at.phase);
+                if (lane == 0) barrier_arrive(at.full + EMPTY_FROM_FULL);
             }
+            at.next();
         }
         const int sum = step % SUM_SLOTS, use = step / SUM_SLOTS;
         if (use) barrier_wait(shared + SUMS_FREE_AT + 8 * sum, (use - 1) & 1);
-        *(float4 *)(memory + SUMS_AT + sum * SUM_BYTES + q * 512 + lane * 16) =
-            make_float4(d[0], d[1], d[2], d[3]);
+        asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(sum_at + sum * SUM_BYTES),
+                     "f"(d[0]), "f"(d[1]), "f"(d[2]), "f"(d[3])
+                     : "memory");
         __syncwarp();
         if (lane == 0) barrier_arrive(shared + SUMS_FULL_AT + 8 * sum);
     }
@@ -213,9 +248,9 @@ __global__ void __launch_bounds__(FEW_THREADS, 2) few_kernel(const __grid_consta
             barrier_init(shared + SUMS_FULL_AT + 8 * i, SEGMENTS);
             barrier_init(shared + SUMS_FREE_AT + 8 * i, 1);
         }
-        *(uint4 *)(memory + ZERO_AT) = make_uint4(0, 0, 0, 0);
         barrier_init_done();
     }
+    if (threadIdx.x < ZERO_BYTES / 4) ((uint32_t *)(memory + ZERO_AT))[threadIdx.x] = 0;
     __syncthreads();
     if (warp == COMPUTE_WARPS) {
         if (lane == 0) stream_weights<F>(a, shared, ring);

@@ -9,12 +9,13 @@
  * of registers, after the next segment's first fragments are expanded.
  *
  * SPLIT: where that gives too few blocks to fill the device, a block makes one segment of a tile,
- * its sums go to memory, and the last of the eight to end adds them in ascending order. The order
- * of every sum is pack.cuh's in all forms, so which one runs changes the time alone. */
+ * its sums go to memory, and a second kernel adds the eight of them in ascending order. (The last
+ * block to end adding them was slower: one block then reads what eight wrote.) The order of every
+ * sum is pack.cuh's in all forms, so which one runs changes the time alone. */
 #include "backend/cuda/pack.cuh"
 #include "backend/cuda/wgmma.cuh"
 
-enum { EXPAND_X = 64, SHARED_MOST = 227 << 10, SPLIT_BYTES = 64 << 20, SPLIT_COUNTERS = 1 << 14 };
+enum { EXPAND_X = 64, SHARED_MOST = 227 << 10, SPLIT_BYTES = 64 << 20 };
 
 struct many_args {
     const struct row_info *row;
@@ -22,8 +23,7 @@ struct many_args {
     int64_t y_stride;
     int tokens, tiles, chunks, planes;
     bool add;
-    float *sums; /* SPLIT: [row block, token block, segment] of the warpgroups' registers */
-    unsigned *arrived;
+    float4 *sums; /* SPLIT: of quad i of a thread at sum_at + 128 i + thread */
 };
 
 /* TOKENS a block, GROUPS warpgroups of 64 rows, BATCH fragments expanded before their instructions
@@ -39,7 +39,14 @@ struct many {
     enum { X_FIT = (ROOM - W_STAGES * W_STAGE) / X_STAGE, X_STAGES = X_FIT > 10 ? 10 : X_FIT };
     enum { BYTES = 1024 + X_STAGES * X_STAGE + W_STAGES * W_STAGE };
     static_assert(X_STAGES >= 2, "no room for activations");
+    static_assert(lane_chunk<F_>::STEPS / BATCH % 2 == 0, "fragments take turns");
 };
+
+/* Where a warpgroup's sums of a segment begin; tile: without its segment. */
+static __device__ __forceinline__ int64_t sum_at(int tile, int group, int groups, int segment,
+                                                 int tokens) {
+    return ((int64_t)(tile * groups + group) * SEGMENTS + segment) * (tokens / 8) * 128;
+}
 
 static __host__ __device__ __forceinline__ int ceil_div(int a, int b) {
     return (a + b - 1) / b;
@@ -108,8 +115,8 @@ static __device__ __forceinline__ int segment_length(const many_args &a, int q) 
     return (segment_begin(q + 1, a.chunks) - segment_begin(q, a.chunks)) * a.planes;
 }
 
-/* Shared memory: barriers, what join_segments says, the rings of x and of weights. */
-enum { X_FULL = 0, X_FREE = 128, W_FULL = 256, W_FREE = 384, ARRIVED = 512, RINGS = 1024 };
+/* Shared memory: barriers, the rings of x and of weights. */
+enum { X_FULL = 0, X_FREE = 128, W_FULL = 256, W_FREE = 384, RINGS = 1024 };
 
 template <class C>
 static __device__ void stream_x(const many_args &a, const CUtensorMap *map, uint32_t shared) {
@@ -170,7 +177,7 @@ template <class C> static __device__ __forceinline__ void fold(struct tile_sums<
 
 template <class C> struct consumer {
     uint32_t shared;
-    const uint8_t *weights; /* this lane's, in stage 0 */
+    uint32_t weights; /* this lane's, in stage 0 */
     uint64_t operand;
     struct ring<C::X_STAGES> x;
     struct ring<C::W_STAGES> w;
@@ -182,6 +189,14 @@ template <class C> struct consumer {
     }
 };
 
+/* The tensor core reads fragments after the instruction that names them: to the compiler they live
+ * until here. (Without it, BF16 weights loaded for the next chunk took the registers of those that
+ * were still read.) */
+template <int N> static __device__ __forceinline__ void keep(uint32_t frag[N][4]) {
+#pragma unroll
+    for (int i = 0; i < N * 4; i++) asm volatile("" : "+r"(frag[i / 4][i % 4]));
+}
+
 /* Products of one chunk. first: its segment begins here; open: the segment before is not folded. */
 template <class C>
 static __device__ __forceinline__ void chunk_products(struct consumer<C> &c, struct tile_sums<C> &s,
@@ -189,7 +204,7 @@ static __device__ __forceinline__ void chunk_products(struct consumer<C> &c, str
                                                       bool first, bool open) {
     struct lane_chunk<C::F> w;
     barrier_wait(c.shared + W_FULL + 8 * c.w.slot, c.w.phase);
-    w.load(c.weights + c.w.slot * C::W_STAGE, lane);
+    w.load_shared(c.weights + c.w.slot * C::W_STAGE, lane);
     __syncwarp();
     if (lane == 0) barrier_arrive(c.shared + W_FREE + 8 * c.w.slot);
     c.w.next();
@@ -214,6 +229,7 @@ static __device__ __forceinline__ void chunk_products(struct consumer<C> &c, str
             wgmma(s.part, f[b], operand + 2 * (IN_X + b), !first || J + b > 0);
         wgmma_commit();
         wgmma_wait<1>(); /* the batch before is done: its fragments may be written again */
+        keep<C::BATCH>(frag[1 - J / C::BATCH % 2]);
         if (IN_X == 0 && (!first || J > 0)) c.free_x(lane);
         if (IN_X + C::BATCH == 4) {
             c.last_x = c.x.slot;
@@ -222,48 +238,16 @@ static __device__ __forceinline__ void chunk_products(struct consumer<C> &c, str
     });
 }
 
-/* SPLIT: this segment's sums to memory; true in the warpgroup that came last, which then has all of
- * them, added up, in total. */
 template <class C>
-static __device__ __forceinline__ bool join_segments(const many_args &a, const struct work &w,
-                                                     uint8_t *memory, bool empty,
-                                                     const struct tile_sums<C> &s,
-                                                     float total[C::TOKENS / 2]) {
-    const int thread = threadIdx.x % 128, group = threadIdx.x / 128, quads = C::TOKENS / 8;
-    volatile unsigned *before = (volatile unsigned *)(memory + ARRIVED) + group;
-    const int64_t at = ((int64_t)w.index * C::GROUPS + group) * SEGMENTS;
-    float4 *out = (float4 *)a.sums + (at + w.first) * quads * 128 + thread;
+static __device__ __forceinline__ void store_sums(const many_args &a, const struct work &w,
+                                                  bool empty, const struct tile_sums<C> &s) {
+    const int thread = threadIdx.x % 128, group = threadIdx.x / 128;
+    float4 *out = a.sums + sum_at(w.index, group, C::GROUPS, w.first, C::TOKENS) + thread;
 #pragma unroll
-    for (int i = 0; i < quads; i++)
+    for (int i = 0; i < C::TOKENS / 8; i++)
         __stcg(out + i * 128, empty ? make_float4(0, 0, 0, 0)
                                     : make_float4(s.part[4 * i], s.part[4 * i + 1],
                                                   s.part[4 * i + 2], s.part[4 * i + 3]));
-    __threadfence();
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
-    unsigned *counter = a.arrived + w.index * C::GROUPS + group;
-    if (thread == 0) {
-        *before = atomicAdd(counter, 1);
-        __threadfence();
-    }
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory");
-    const bool last = *before == SEGMENTS - 1;
-    asm volatile("bar.sync %0, 128;" ::"r"(1 + group) : "memory"); /* it is read */
-    if (!last) return false;
-    if (thread == 0) *counter = 0;
-#pragma unroll
-    for (int i = 0; i < C::TOKENS / 2; i++) total[i] = 0;
-    for (int q = 0; q < SEGMENTS; q++) {
-        const float4 *in = (const float4 *)a.sums + (at + q) * quads * 128 + thread;
-#pragma unroll
-        for (int i = 0; i < quads; i++) {
-            const float4 v = __ldcg(in + i * 128);
-            total[4 * i] = __fadd_rn(total[4 * i], v.x);
-            total[4 * i + 1] = __fadd_rn(total[4 * i + 1], v.y);
-            total[4 * i + 2] = __fadd_rn(total[4 * i + 2], v.z);
-            total[4 * i + 3] = __fadd_rn(total[4 * i + 3], v.w);
-        }
-    }
-    return true;
 }
 
 template <class C>
@@ -293,18 +277,17 @@ static __device__ __forceinline__ void write_tile(const many_args &a, const stru
 }
 
 template <class C>
-static __device__ __forceinline__ void multiply(const many_args &a, uint8_t *memory,
-                                                uint32_t shared) {
+static __device__ __forceinline__ void multiply(const many_args &a, uint32_t shared) {
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     struct consumer<C> c;
     c.shared = shared;
-    c.weights = memory + RINGS + C::X_STAGES * C::X_STAGE + warp * pack<C::F>::BYTES + lane * 16;
+    c.weights = shared + RINGS + C::X_STAGES * C::X_STAGE + warp * pack<C::F>::BYTES + lane * 16;
     c.operand = wgmma_operand(shared + RINGS);
     c.x = {0, 0};
     c.w = {0, 0};
     c.last_x = 0;
     struct tile_sums<C> s;
-    uint32_t frag[2][C::BATCH][4];
+    uint32_t frag[2][C::BATCH][4] = {};
     depend_wait();
     for (int u = blockIdx.x; u < work_count<C>(a); u += gridDim.x) {
         const struct work w = work_at<C>(a, u);
@@ -312,12 +295,10 @@ static __device__ __forceinline__ void multiply(const many_args &a, uint8_t *mem
         for (int i = 0; i < (C::SPLIT ? 1 : C::TOKENS / 2); i++) s.total[i] = 0;
         if constexpr (C::SPLIT) {
             const int count = segment_length(a, w.first);
-            float total[C::TOKENS / 2];
             for (int t = 0; t < count; t++) chunk_products<C>(c, s, frag, lane, t == 0, false);
             fold<C>(s);
             if (count > 0) c.free_x(lane);
-            if (join_segments<C>(a, w, memory, count == 0, s, total))
-                write_tile<C>(a, w, warp, lane, total);
+            store_sums<C>(a, w, count == 0, s);
         } else {
             bool open = false;
             for (int q = 0; q < SEGMENTS; q++) {
@@ -365,9 +346,41 @@ __global__ void __launch_bounds__(C::THREADS, C::BLOCKS)
         }
     } else {
         set_registers<C::BLOCKS == 2 ? 104 : 232, true>();
-        multiply<C>(a, memory, shared);
+        multiply<C>(a, shared);
     }
 #endif
+}
+
+/* Adds the segments of SPLIT and writes y: a thread a quad of one of that kernel's threads. */
+__global__ void __launch_bounds__(ROW_THREADS)
+    join_kernel(const many_args a, int tokens, int groups, int row_blocks, int token_blocks) {
+    const int quads = tokens / 8, per_group = quads * 128;
+    const int i = (int)(blockIdx.x * ROW_THREADS + threadIdx.x);
+    const int thread = i % 128, quad = i / 128 % quads, group = i / per_group % groups;
+    const int tile = i / per_group / groups;
+    depend_wait();
+    depend_release();
+    if (tile >= row_blocks * token_blocks) return;
+    int r, t;
+    tile_at(tile, row_blocks, token_blocks, r, t);
+    const int token = t * tokens + quad * 8 + thread % 4 * 2;
+    const int row = ((r * groups + group) * 4 + thread / WARP) * TILE_ROWS + thread % WARP / 4;
+    if (row >= a.tiles * TILE_ROWS || token >= a.tokens) return;
+    float4 s[SEGMENTS], v = {0, 0, 0, 0};
+    const struct row_info info[2] = {a.row[row], a.row[row + 8]};
+    for (int q = 0; q < SEGMENTS; q++)
+        s[q] = __ldcg(a.sums + sum_at(tile, group, groups, q, tokens) + quad * 128 + thread);
+    for (int q = 0; q < SEGMENTS; q++)
+        v = {__fadd_rn(v.x, s[q].x), __fadd_rn(v.y, s[q].y), __fadd_rn(v.z, s[q].z),
+             __fadd_rn(v.w, s[q].w)};
+    const float sum[4] = {v.x, v.y, v.z, v.w};
+    for (int e = 0; e < 4; e++) {
+        const struct row_info &of = info[e / 2];
+        if (token + e % 2 >= a.tokens || of.out < 0) continue;
+        float *y = a.y + (token + e % 2) * a.y_stride + of.out;
+        const float total = __fadd_rn(__fmul_rn(sum[e], of.multiplier), of.bias);
+        *y = a.add ? __fadd_rn(*y, total) : total;
+    }
 }
 
 /* ---- host ---- */
@@ -382,11 +395,12 @@ template <class C> static struct instance instance_of(void) {
 }
 enum { INSTANCES = 7 };
 template <enum pack_format F> static const struct instance *instances_of(void) {
+    enum { DEEP = F == PACK_BF16 ? 2 : 4 };
     static const struct instance table[INSTANCES] = {
         instance_of<many<F, 192, 2, 2, false, 1>>(), instance_of<many<F, 128, 2, 2, false, 1>>(),
-        instance_of<many<F, 64, 2, 4, false, 1>>(),  instance_of<many<F, 128, 2, 2, true, 1>>(),
-        instance_of<many<F, 64, 2, 2, true, 2>>(),   instance_of<many<F, 32, 2, 2, true, 2>>(),
-        instance_of<many<F, 16, 2, 2, true, 2>>()};
+        instance_of<many<F, 64, 2, 2, false, 1>>(),  instance_of<many<F, 128, 2, 2, true, 1>>(),
+        instance_of<many<F, 64, 2, 2, true, 2>>(),   instance_of<many<F, 32, 2, DEEP, true, 2>>(),
+        instance_of<many<F, 16, 2, DEEP, true, 2>>()};
     return table;
 }
 static const struct instance *instances(enum pack_format f) {
@@ -407,8 +421,8 @@ static double cost(const struct instance *i, const struct linear_job *job, int p
     const int places = processors * i->blocks;
     if (!i->split) return ceil(tiles / places) * (steps * step + 2500);
     const double sums = tiles * SEGMENTS * i->groups * 64 * i->tokens * sizeof(float);
-    if (sums > SPLIT_BYTES || tiles * i->groups > SPLIT_COUNTERS) return INFINITY;
-    return ceil(tiles * SEGMENTS / places) * (steps / SEGMENTS * step + 1000) + 3000 +
+    if (sums > SPLIT_BYTES) return INFINITY;
+    return ceil(tiles * SEGMENTS / places) * (steps / SEGMENTS * step + 1000) + 4500 +
            2 * sums / 2500;
 }
 
@@ -459,17 +473,23 @@ bool linear_many(struct cuda_backend *cuda, const struct linear_job *job) {
         return true;
     const struct many_args a = {s->row,      job->y,          job->y_stride,       job->rows,
                                 s->tiles,    s->chunks,       s->planes,           job->add,
-                                cuda->sums,  cuda->arrived};
-    const int count = ceil_div(s->tiles, 4 * i->groups) * ceil_div(job->rows, i->tokens) *
-                      (i->split ? SEGMENTS : 1);
+                                cuda->sums};
+    const int row_blocks = ceil_div(s->tiles, 4 * i->groups);
+    const int token_blocks = ceil_div(job->rows, i->tokens);
+    const int count = row_blocks * token_blocks * (i->split ? SEGMENTS : 1);
     const int places = cuda->processors * i->blocks;
     gpu_launch(cuda, "linear of many rows", i->kernel, (unsigned)(count < places ? count : places),
                (unsigned)i->threads, (size_t)i->bytes, weights, x, a);
+    if (i->split) {
+        const int64_t threads = (int64_t)row_blocks * token_blocks * i->groups * i->tokens / 8 * 128;
+        gpu_launch(cuda, "sum of segments", join_kernel, cuda_blocks(threads), ROW_THREADS, 0, a,
+                   i->tokens, i->groups, row_blocks, token_blocks);
+    }
     return true;
 }
 
 size_t linear_many_bytes(void) {
-    return SPLIT_BYTES + SPLIT_COUNTERS * sizeof(unsigned);
+    return SPLIT_BYTES;
 }
 
 int linear_many_reserve(struct cuda_backend *cuda, struct imp_error *err) {
@@ -485,8 +505,5 @@ int linear_many_reserve(struct cuda_backend *cuda, struct imp_error *err) {
                                                     cudaEnableDefault, &found));
     int rc = cuda_alloc(&cuda->base, linear_many_bytes(), (void **)&cuda->sums, err);
     if (rc < 0) return rc;
-    cuda->arrived = (unsigned *)((uint8_t *)cuda->sums + SPLIT_BYTES);
-    gpu_call(cuda, cudaMemsetAsync(cuda->arrived, 0, SPLIT_COUNTERS * sizeof(unsigned),
-                                   cuda->stream));
     return cuda_error(cuda, err);
 }

@@ -152,6 +152,20 @@ template <enum pack_format F> struct lane_chunk {
         }
         if (F == PACK_FP4) w[WORDS - 1] = *(const uint32_t *)(from - lane * 12 + 1024);
     }
+    /* The same from shared memory; by its address, so that no pointer has to be converted. */
+    __device__ __forceinline__ void load_shared(uint32_t from, int lane) {
+        for (int i = 0; i < WORDS / 4; i++)
+            asm volatile("ld.shared.v4.u32 {%0,%1,%2,%3}, [%4];"
+                         : "=r"(w[4 * i]), "=r"(w[4 * i + 1]), "=r"(w[4 * i + 2]),
+                           "=r"(w[4 * i + 3])
+                         : "r"(from + i * 512)
+                         : "memory");
+        if (F == PACK_FP4)
+            asm volatile("ld.shared.u32 %0, [%1];"
+                         : "=r"(w[WORDS - 1])
+                         : "r"(from - lane * 12 + 1024)
+                         : "memory");
+    }
     __device__ __forceinline__ void ready(void) {
         if (F == PACK_FP4) scales = lane_scales(w[WORDS - 1]);
     }
