@@ -2,21 +2,22 @@
  * so equal bits. (The substitution by chunks of 64 is another order of sums and would have to serve
  * decode too; a state that stays in registers makes the walk cheap enough without it.)
  *
- * Three kernels, with a row of scratch for each row of the step (struct gdn_layout):
+ * Three kernels, with a row of scratch for each row of the step (struct gdn_layout).
  *
- * prepare  All that does not wait for a state, a warp a head of a row: the convolution, q and k
- *          divided by their norms, their product, the decay alpha and beta. It leaves op.in and the
- *          slot as they are, so rows may be taken in any order and tiles.
- * delta    The state. Columns do not meet, so a block takes 256 / LANES columns of a value head
- *          through all rows of a sequence: 128 blocks for one sequence and 32 heads of 128. LANES
- *          lanes share a pair of columns, each with 16 of key_dim (padded with zeros) in registers:
- *          8 lanes up to 128, 16 to 256, 32 to 512. With S the state before the row,
- *              change = beta (v - alpha S^T k);  o = alpha S^T q + (q k) change;
- *              S = alpha S + k change^T
- *          which is the definition with S put into o: both products with S are made at once, and
- * the next row waits for one sum across lanes, not two. o takes v's place in the scratch. Rows come
- * to shared memory in groups, the next one under way while one is worked on. finish   Norm, gate
- * and act, a warp a head of a row.
+ * prepare: all that waits for no state, a warp a head of a row: the convolution, q and k divided by
+ * their norms, their product, alpha (the decay) and beta. It leaves op.in and the slot as they are,
+ * so rows may be taken in any order.
+ *
+ * delta: the state. Columns do not meet, so a block takes 256 / LANES columns of a value head
+ * through all rows of a sequence: 128 blocks for one sequence and 32 heads of 128. LANES lanes share
+ * a pair of columns, each with 16 of key_dim (padded with zeros) in registers: 8 lanes up to 128,
+ * 16 up to 256, 32 up to 512. With S the state before the row,
+ *     change = beta (v - alpha S^T k);  o = alpha S^T q + (q k) change;  S = alpha S + k change^T
+ * which is the definition with S put into o: both products with S are made at once, and the next
+ * row waits for one sum across lanes, not two. o takes v's place in the scratch. Rows come to shared
+ * memory in groups, the next one under way while one is worked on.
+ *
+ * finish: norm, gate and act, a warp a head of a row.
  *
  * Slot: [3, channels] inputs of the convolution, then for each block of delta its registers, as
  * float4 [STATE / 4, threads]. 128 x 128 has no padding; small dims pay for 128 x 32. */
