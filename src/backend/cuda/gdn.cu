@@ -9,15 +9,19 @@
  * so rows may be taken in any order.
  *
  * delta: the state. Columns do not meet, so a block takes 256 / LANES columns of a value head
- * through all rows of a sequence: 128 blocks for one sequence and 32 heads of 128. LANES lanes share
+ * through all rows of a sequence: 128 blocks for one sequence and 32 heads of 128. LANES lanes have
  * a pair of columns, each with 16 of key_dim (padded with zeros) in registers: 8 lanes up to 128,
  * 16 up to 256, 32 up to 512. With S the state before the row,
  *     change = beta (v - alpha S^T k);  o = alpha S^T q + (q k) change;  S = alpha S + k change^T
  * which is the definition with S put into o: both products with S are made at once, and the next
- * row waits for one sum across lanes, not two. o takes v's place in the scratch. Rows come to shared
- * memory in groups, the next one under way while one is worked on.
+ * row waits for one sum across lanes, not two. o takes v's place in the scratch. Rows come to
+ * shared memory in groups, the next one under way while one is worked on.
  *
  * finish: norm, gate and act, a warp a head of a row.
+ *
+ * prepare and delta let the next kernel start after their own depend_wait(), when all that came
+ * before them has ended. So delta and finish may read ahead of theirs what the kernel just before
+ * them does not write: the state of a decode step is on its way while prepare runs.
  *
  * Slot: [3, channels] inputs of the convolution, then for each block of delta its registers, as
  * float4 [STATE / 4, threads]. 128 x 128 has no padding; small dims pay for 128 x 32. */
@@ -86,19 +90,23 @@ void cuda_gdn_release(struct cuda_backend *cuda) {
 
 /* ---- prepare: lane l of a warp holds the elements l, l + 32, ... of a head, zeros past its dim */
 
-/* Where the four inputs of a row's convolution stand, the oldest first; NULL: zeros. */
+/* The inputs of row r of a sequence that begins at row `first` of the step, r >= -HISTORY; NULL:
+ * zeros. */
+__device__ __forceinline__ const float *inputs_of(const struct gdn_args &args, int first, int r,
+                                                  bool fresh, const float *saved) {
+    if (r >= 0) return args.op.in + (first + r) * args.in_stride;
+    return fresh ? NULL : saved + (HISTORY + r) * args.channels;
+}
+
+/* What the convolution of a row reads, the oldest first. */
 __device__ __forceinline__ void find_taps(const struct gdn_args &args, int row,
                                           const float *tap[GDN_CONV]) {
     const struct dev_batch &batch = args.batch;
     const int seq = batch.seq[row], position = batch.position[row], first = batch.seq_row[seq];
     const float *saved = (const float *)args.op.state + batch.slot[seq] * args.at.slot_floats;
     const bool fresh = position == row - first;
-    for (int j = 0; j < GDN_CONV; j++) {
-        const int from = row - HISTORY + j;
-        tap[j] = from >= first ? args.op.in + from * args.in_stride
-                 : fresh       ? NULL
-                               : saved + (HISTORY + from - first) * args.channels;
-    }
+    for (int j = 0; j < GDN_CONV; j++)
+        tap[j] = inputs_of(args, first, row - first - HISTORY + j, fresh, saved);
 }
 
 template <int V>
@@ -221,39 +229,38 @@ template <int LANES> struct delta_group {
     float4 gate[size::ROWS];
 };
 
-/* Asks for `rows` rows of scratch: key, value and gate are those of the first. */
+/* Asks for a group's rows of scratch, as many as `rows` still are; key, value and gate are those of
+ * the first. */
 template <int LANES>
 __device__ __forceinline__ void fetch_group(const float *key, const float *value, const float *gate,
                                             int64_t stride, int rows, delta_group<LANES> *to) {
     typedef delta_size<LANES> size;
     enum { KEY_PIECES = 2 * size::KEYS / 4, VALUE_PIECES = size::COLS / 4 };
-    for (int i = threadIdx.x; i < rows * KEY_PIECES; i += HEAD_THREADS) {
-        const int r = i / KEY_PIECES, piece = i % KEY_PIECES;
-        __pipeline_memcpy_async(&to->key[r][0][0] + piece, key + r * stride + 4 * piece, 16);
+    const int t = threadIdx.x;
+#pragma unroll
+    for (int i = 0; i < size::ROWS * KEY_PIECES; i += HEAD_THREADS) {
+        const int r = (i + t) / KEY_PIECES, k = (i + t) % KEY_PIECES;
+        if (r < rows) __pipeline_memcpy_async(&to->key[r][0][0] + k, key + r * stride + 4 * k, 16);
     }
-    for (int i = threadIdx.x; i < rows * VALUE_PIECES; i += HEAD_THREADS) {
-        const int r = i / VALUE_PIECES, piece = i % VALUE_PIECES;
-        __pipeline_memcpy_async(&to->value[r][piece], value + r * stride + 4 * piece, 16);
-    }
-    if (threadIdx.x < rows)
-        __pipeline_memcpy_async(&to->gate[threadIdx.x], gate + threadIdx.x * stride, 16);
+    const int r = t / VALUE_PIECES, k = t % VALUE_PIECES;
+    if (r < rows && r < size::ROWS)
+        __pipeline_memcpy_async(&to->value[r][k], value + r * stride + 4 * k, 16);
+    if (t < rows && t < size::ROWS) __pipeline_memcpy_async(&to->gate[t], gate + t * stride, 16);
     __pipeline_commit();
 }
 
-/* The slot's inputs of the convolution become the last three of the sequence. prepare has read
- * them. Each block of the sequence takes a share of the channels. */
+/* The last three inputs of a sequence take their places in the slot, which prepare has read by now.
+ * Each block of the sequence has a share of the channels. */
 __device__ __forceinline__ void keep_inputs(const struct gdn_args &args, int first, int n,
                                             bool fresh, float *saved) {
-    const int64_t step = (int64_t)gridDim.x * HEAD_THREADS;
+    const float *from[HISTORY];
+    for (int i = 0; i < HISTORY; i++)
+        from[i] = inputs_of(args, first, n - HISTORY + i, fresh, saved);
+#pragma unroll 1
     for (int64_t c = (int64_t)blockIdx.x * HEAD_THREADS + threadIdx.x; c < args.channels;
-         c += step) {
+         c += (int64_t)gridDim.x * HEAD_THREADS) {
         float x[HISTORY];
-        for (int i = 0; i < HISTORY; i++) {
-            const int r = n - HISTORY + i;
-            x[i] = r >= 0  ? args.op.in[(first + r) * args.in_stride + c]
-                   : fresh ? 0
-                           : saved[(HISTORY + r) * args.channels + c];
-        }
+        for (int i = 0; i < HISTORY; i++) x[i] = from[i] ? from[i][c] : 0;
         for (int i = 0; i < HISTORY; i++) saved[i * args.channels + c] = x[i];
     }
 }
@@ -307,38 +314,38 @@ __global__ void __launch_bounds__(HEAD_THREADS) delta_kernel(struct gdn_args arg
     const int tiles = args.at.values / size::COLS, head = blockIdx.x / tiles, seq = blockIdx.y;
     const int key_head = head / (s.value_heads / s.key_heads);
     const int64_t stride = args.at.row_floats;
+    const int first = args.batch.seq_row[seq], n = args.batch.seq_row[seq + 1] - first;
+    const bool fresh = args.batch.position[first] == 0;
+    float *slot = (float *)args.op.state + args.batch.slot[seq] * args.at.slot_floats;
+    float4 *kept = (float4 *)(slot + args.at.state_at) +
+                   (int64_t)blockIdx.x * (STATE / 4 * HEAD_THREADS) + threadIdx.x;
+    float state[COLUMNS][PART];
+#pragma unroll
+    for (int i = 0; i < STATE / 4; i++)
+        *(float4 *)&state[4 * i / PART][4 * i % PART] = kept[i * HEAD_THREADS];
     depend_wait();
     depend_release();
-    const int first = args.batch.seq_row[seq], n = args.batch.seq_row[seq + 1] - first;
-    float *slot = (float *)args.op.state + args.batch.slot[seq] * args.at.slot_floats;
+
     float *row = args.scratch + first * stride;
     const float *key = row + (int64_t)key_head * 2 * size::KEYS;
     const float *gate = row + args.at.gate_at + head * 4;
     float *value = row + args.at.value_at + (int64_t)blockIdx.x * size::COLS;
-    fetch_group<LANES>(key, value, gate, stride, min(n, (int)size::ROWS), &group[0]);
-
-    float4 *kept = (float4 *)(slot + args.at.state_at) +
-                   (int64_t)blockIdx.x * (STATE / 4 * HEAD_THREADS) + threadIdx.x;
-    const bool fresh = args.batch.position[first] == 0;
-    float state[COLUMNS][PART];
-#pragma unroll
-    for (int i = 0; i < STATE / 4; i++) {
-        const float4 x = kept[i * HEAD_THREADS];
-        *(float4 *)&state[4 * i / PART][4 * i % PART] = fresh ? make_float4(0, 0, 0, 0) : x;
-    }
+    float *out = value + COLUMNS * (threadIdx.x / LANES);
+    fetch_group<LANES>(key, value, gate, stride, n, &group[0]);
     keep_inputs(args, first, n, fresh, slot);
+    for (int i = 0; i < STATE; i++)
+        if (fresh) state[i / PART][i % PART] = 0;
 
     for (int done = 0, half = 0; done < n; done += size::ROWS, half ^= 1) {
         __pipeline_wait_prior(0);
         __syncthreads(); /* the group is there, the one before it done with */
         const int next = done + size::ROWS, rows = min(n - done, (int)size::ROWS);
-        if (next < n)
-            fetch_group<LANES>(key + next * stride, value + next * stride, gate + next * stride,
-                               stride, min(n - next, (int)size::ROWS), &group[half ^ 1]);
-        for (int r = 0; r < rows; r++) {
+        fetch_group<LANES>(key + next * stride, value + next * stride, gate + next * stride, stride,
+                           n - next, &group[half ^ 1]);
+#pragma unroll 1
+        for (int r = 0; r < rows; r++, out += stride) {
             const float2 o = delta_row<LANES>(group[half], r, state);
-            if (threadIdx.x % LANES == 0)
-                *(float2 *)(value + (done + r) * stride + COLUMNS * (threadIdx.x / LANES)) = o;
+            if (threadIdx.x % LANES == 0) *(float2 *)out = o;
         }
     }
 #pragma unroll
@@ -354,9 +361,6 @@ template <int V> __global__ void finish_kernel(struct gdn_args args) {
     const int64_t row = blockIdx.x, values = (int64_t)s.value_heads * s.value_dim;
     const int head = blockIdx.y * WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const int64_t column = (int64_t)head * s.value_dim;
-    depend_wait();
-    depend_release();
-    if (head >= s.value_heads) return;
     const float *from =
         args.scratch + row * args.at.row_floats + args.at.value_at + (int64_t)head * args.at.values;
     const float *gate = op.in + row * args.in_stride + args.channels + column;
@@ -364,8 +368,14 @@ template <int V> __global__ void finish_kernel(struct gdn_args args) {
     float o[V], z[V];
     for (int i = 0; i < V; i++) {
         const int j = lane + i * WARP;
+        z[i] = head < s.value_heads && j < s.value_dim ? gate[j] : 0;
+    }
+    depend_wait();
+    depend_release();
+    if (head >= s.value_heads) return;
+    for (int i = 0; i < V; i++) {
+        const int j = lane + i * WARP;
         o[i] = j < s.value_dim ? from[j] : 0;
-        z[i] = j < s.value_dim ? gate[j] : 0;
     }
     const float scale = 1.0f / sqrtf(head_dot<V>(o, o) / (float)s.value_dim + op.eps);
     for (int i = 0; i < V; i++) {
