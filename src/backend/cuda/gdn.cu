@@ -88,7 +88,7 @@ void cuda_gdn_release(struct cuda_backend *cuda) {
     cudaFree(cuda->gdn_rows);
 }
 
-/* ---- prepare: lane l of a warp holds the elements l, l + 32, ... of a head, zeros past its dim */
+/* ---- prepare: lane l holds the elements l, l + 32, ... of a head, zeros past its dim ---- */
 
 /* The inputs of row r of a sequence that begins at row `first` of the step, r >= -HISTORY; NULL:
  * zeros. */
@@ -217,16 +217,12 @@ template <int V> __global__ void prepare_kernel(struct gdn_args args) {
 
 /* ---- delta ---- */
 
-template <int LANES> struct delta_size {
-    enum { KEYS = PART * LANES, COLS = COLUMNS * HEAD_THREADS / LANES, ROWS = 1024 / KEYS };
-};
-
 /* A group of rows in shared memory: q and k, v, and (alpha, beta, q k, 0). */
 template <int LANES> struct delta_group {
-    typedef delta_size<LANES> size;
-    float4 key[size::ROWS][2][size::KEYS / 4];
-    float4 value[size::ROWS][size::COLS / 4];
-    float4 gate[size::ROWS];
+    enum { KEYS = PART * LANES, COLS = COLUMNS * HEAD_THREADS / LANES, ROWS = 1024 / KEYS };
+    float4 key[ROWS][2][KEYS / 4];
+    float4 value[ROWS][COLS / 4];
+    float4 gate[ROWS];
 };
 
 /* Asks for a group's rows of scratch, as many as `rows` still are; key, value and gate are those of
@@ -234,7 +230,7 @@ template <int LANES> struct delta_group {
 template <int LANES>
 __device__ __forceinline__ void fetch_group(const float *key, const float *value, const float *gate,
                                             int64_t stride, int rows, delta_group<LANES> *to) {
-    typedef delta_size<LANES> size;
+    typedef delta_group<LANES> size;
     enum { KEY_PIECES = 2 * size::KEYS / 4, VALUE_PIECES = size::COLS / 4 };
     const int t = threadIdx.x;
 #pragma unroll
@@ -308,7 +304,7 @@ __device__ __forceinline__ float2 delta_row(const delta_group<LANES> &group, int
 /* Block: (columns of a value head, sequence). */
 template <int LANES>
 __global__ void __launch_bounds__(HEAD_THREADS) delta_kernel(struct gdn_args args) {
-    typedef delta_size<LANES> size;
+    typedef delta_group<LANES> size;
     __shared__ delta_group<LANES> group[2];
     const struct gdn_shape &s = args.op.shape;
     const int tiles = args.at.values / size::COLS, head = blockIdx.x / tiles, seq = blockIdx.y;
@@ -401,23 +397,17 @@ void cuda_gdn(struct backend *be, const struct op_gdn *op) {
     const struct gdn_layout at = layout_of(s);
     const unsigned rows = (unsigned)cuda->batch.rows, seqs = (unsigned)cuda->batch.seqs;
     const unsigned tile = rows <= FEW_ROWS ? 1 : TILE_ROWS;
-    const unsigned heads = (unsigned)(s->key_heads + s->value_heads);
-    const unsigned columns = 2 * HEAD_THREADS * PART / (unsigned)at.keys; /* of a block of delta */
+    const unsigned heads = (unsigned)s->value_heads, tasks = (unsigned)s->key_heads + heads;
+    const unsigned columns = COLUMNS * HEAD_THREADS * PART / (unsigned)at.keys; /* of a block */
     check(s->key_dim <= MAX_DIM && s->value_dim <= MAX_DIM);
     check(at.row_floats <= layout_of(&cuda->limits.gdn).row_floats);
-    struct gdn_args args = {};
-    args.op = *op;
-    args.batch = cuda->batch;
-    args.at = at;
-    args.scratch = cuda->gdn_rows;
-    args.channels = gdn_channels(s);
-    args.in_stride = gdn_row(s);
-    args.out_stride = act_stride((int64_t)s->value_heads * s->value_dim);
-    args.tile = (int)tile;
+    const int64_t out_stride = act_stride((int64_t)s->value_heads * s->value_dim);
+    const struct gdn_args args = {
+        *op, cuda->batch, at, cuda->gdn_rows, gdn_channels(s), gdn_row(s), out_stride, (int)tile};
     gpu_launch(cuda, "gdn prepare", PREPARE[at.size],
-               dim3((rows + tile - 1) / tile, (heads + WARPS - 1) / WARPS), HEAD_THREADS, 0, args);
+               dim3((rows + tile - 1) / tile, (tasks + WARPS - 1) / WARPS), HEAD_THREADS, 0, args);
     gpu_launch(cuda, "gdn delta", DELTA[size_of(s->key_dim)],
-               dim3((unsigned)(s->value_heads * at.values) / columns, seqs), HEAD_THREADS, 0, args);
-    gpu_launch(cuda, "gdn finish", FINISH[at.size],
-               dim3(rows, ((unsigned)s->value_heads + WARPS - 1) / WARPS), HEAD_THREADS, 0, args);
+               dim3(heads * (unsigned)at.values / columns, seqs), HEAD_THREADS, 0, args);
+    gpu_launch(cuda, "gdn finish", FINISH[at.size], dim3(rows, (heads + WARPS - 1) / WARPS),
+               HEAD_THREADS, 0, args);
 }
