@@ -50,6 +50,11 @@ struct batch {
     const int32_t *out_row; /* [out_rows] rows whose logits are wanted, ascending */
 };
 
+/* Heads and their dims of a gated delta net: see op_gdn. */
+struct gdn_shape {
+    int key_heads, value_heads, key_dim, value_dim;
+};
+
 /* The most that any step will ask for: reserve() allocates all scratch memory from it. */
 struct step_limits {
     int rows, seqs, out_rows, max_blocks;
@@ -60,6 +65,8 @@ struct step_limits {
     /* mixtures of experts: the largest of any layer; 0: none */
     int moe_top_k;
     int64_t moe_width, moe_hidden;
+    struct gdn_shape
+        gdn; /* gated delta nets: the largest of any layer, number by number; 0: none */
 };
 
 /* ---- weights ---- */
@@ -243,9 +250,6 @@ struct op_moe {
  *     S = e^(-decay softplus(a + dt_bias)) S;  S += k (sigmoid(b) (v - S^T k))^T;  o = S^T q
  * out = act( o * (mean(o^2) + eps)^-1/2 * norm * silu(z) ), per head. State and the three last
  * inputs of the convolution live in the sequence's slot; at position 0 they start from zeros. */
-struct gdn_shape {
-    int key_heads, value_heads, key_dim, value_dim;
-};
 enum { GDN_CONV = 4 };
 struct op_gdn {
     struct gdn_shape shape;

@@ -38,11 +38,29 @@ int64_t model_desc_max_cols(const struct model_desc *desc) {
     return max;
 }
 
+static int max_int(int a, int b) {
+    return a > b ? a : b;
+}
+
+static struct gdn_shape largest_gdn(const struct model_desc *desc) {
+    struct gdn_shape most = {0};
+    for (int i = 0; i < desc->layers; i++) {
+        const struct gdn_shape *s = &desc->layer[i].gdn.shape;
+        if (desc->layer[i].mixer != MIXER_GDN) continue;
+        most.key_heads = max_int(most.key_heads, s->key_heads);
+        most.value_heads = max_int(most.value_heads, s->value_heads);
+        most.key_dim = max_int(most.key_dim, s->key_dim);
+        most.value_dim = max_int(most.value_dim, s->value_dim);
+    }
+    return most;
+}
+
 void model_desc_limits(const struct model_desc *desc, struct step_limits *out) {
     out->max_cols = model_desc_max_cols(desc);
     out->max_heads = model_desc_max_heads(desc);
     out->max_head_dim = model_desc_max_head_dim(desc);
     out->vocab = desc->vocab;
+    out->gdn = largest_gdn(desc);
     out->moe_top_k = 0;
     out->moe_width = out->moe_hidden = 0;
     for (int i = 0; i < desc->layers; i++) {

@@ -50,7 +50,8 @@ static inline struct backend *target_open(const struct target *target, int threa
                               .vocab = 100,
                               .moe_top_k = 8,
                               .moe_width = 80,
-                              .moe_hidden = 96};
+                              .moe_hidden = 96,
+                              .gdn = {2, 6, 128, 128}};
     struct backend *be = NULL;
     struct imp_error err;
     int rc = backend_open(&options, &be, &err);

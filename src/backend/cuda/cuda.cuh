@@ -107,6 +107,7 @@ struct cuda_backend {
     uint16_t *moe_inner, *moe_scaled;
     int32_t *moe_order;
     struct slot_item *moe_items;
+    float *gdn_rows; /* scratch of the gated delta nets */
     struct cpu_backend sampler; /* its scratch only: rows are drawn on the host */
     float *host_logits;         /* pinned [vocab] */
 };
@@ -298,6 +299,10 @@ void cuda_route(struct backend *be, const struct op_route *op);
 void cuda_moe(struct backend *be, const struct op_moe *op);
 /* gdn.cu */
 size_t cuda_gdn_state_bytes(struct backend *be, const struct gdn_shape *shape);
+size_t cuda_gdn_bytes(const struct step_limits *max);
+int cuda_gdn_reserve(struct cuda_backend *cuda, const struct step_limits *max,
+                     struct imp_error *err);
+void cuda_gdn_release(struct cuda_backend *cuda);
 void cuda_gdn(struct backend *be, const struct op_gdn *op);
 /* graph.cu */
 void graph_begin(struct cuda_backend *cuda, const struct batch *batch);

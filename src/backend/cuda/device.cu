@@ -82,8 +82,8 @@ static struct batch_places batch_places(const struct step_limits *max) {
 }
 
 static size_t cuda_scratch_bytes(struct backend *be, const struct step_limits *max) {
-    return batch_places(max).end * sizeof(int32_t) + cuda_moe_bytes(max) +
-           cuda_linear_bytes(cuda_of(be), max);
+    return batch_places(max).end * sizeof(int32_t) + cuda_linear_bytes(cuda_of(be), max) +
+           cuda_moe_bytes(max) + cuda_gdn_bytes(max);
 }
 
 static void place_batch(struct cuda_backend *cuda) {
@@ -114,8 +114,10 @@ static int cuda_reserve(struct backend *be, const struct step_limits *max, struc
     if (rc < 0) return rc;
     place_batch(cuda);
     stage_close(cuda);
-    if ((rc = cuda_linear_reserve(cuda, max, err)) < 0) return rc;
-    return cuda_moe_reserve(cuda, max, err);
+    if ((rc = cuda_linear_reserve(cuda, max, err)) < 0 ||
+        (rc = cuda_moe_reserve(cuda, max, err)) < 0)
+        return rc;
+    return cuda_gdn_reserve(cuda, max, err);
 }
 
 static void put(struct cuda_backend *cuda, const int32_t *device, const int32_t *from, int count) {
@@ -199,6 +201,7 @@ static void cuda_destroy(struct backend *be) {
     stage_close(cuda);
     cuda_linear_release(cuda);
     cuda_moe_release(cuda);
+    cuda_gdn_release(cuda);
     cudaFree(cuda->dev_batch);
     cudaFreeHost(cuda->host_batch);
     cudaFreeHost(cuda->host_logits);
