@@ -158,7 +158,8 @@ static bool step(struct imp_engine *e) {
     struct batch batch;
     struct imp_error error = {0};
     batch_fill(&e->arrays, &e->plan, &e->limits.step, &batch);
-    int rc = model_forward(&e->model, &batch, NULL, &error);
+    int rc = model_forward(&e->model, &batch, trace_begin(e->trace, &e->plan, &batch), &error);
+    if (rc == 0) rc = trace_end(e->trace, &error);
     if (rc == 0) {
         commit(e);
     } else {
@@ -196,6 +197,7 @@ static bool take_inbox(struct imp_engine *e, bool idle) {
     pthread_mutex_unlock(&e->lock);
     while (seq) {
         struct imp_stream *next = seq->next;
+        seq->number = e->submitted++;
         scheduler_add(&e->scheduler, seq);
         seq = next;
     }
