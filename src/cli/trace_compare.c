@@ -64,6 +64,8 @@ static double distance(const struct trace_row *a, const struct trace_row *b) {
 /* ---- matching ---- */
 
 typedef void (*pair_fn)(struct comparison *c, const struct trace_row *a, const struct trace_row *b);
+/* Of a row that one file has alone; only: that file's count in *c. */
+typedef void (*single_fn)(struct comparison *c, const struct trace_row *row, size_t *only);
 
 static int by_key(const struct trace_row *a, const struct trace_row *b) {
     if (a->stage != b->stage) return a->stage < b->stage ? -1 : 1;
@@ -72,13 +74,19 @@ static int by_key(const struct trace_row *a, const struct trace_row *b) {
 }
 
 static void match(struct comparison *c, const struct trace_rows *a, const struct trace_rows *b,
-                  pair_fn fn) {
-    for (size_t i = 0, j = 0; i < a->count || j < b->count;) {
-        int order = i == a->count ? 1 : j == b->count ? -1 : by_key(&a->list[i], &b->list[j]);
-        fn(c, order <= 0 ? &a->list[i] : NULL, order >= 0 ? &b->list[j] : NULL);
-        i += order <= 0;
-        j += order >= 0;
+                  pair_fn both, single_fn single) {
+    size_t i = 0, j = 0;
+    while (i < a->count && j < b->count) {
+        const int order = by_key(&a->list[i], &b->list[j]);
+        if (order == 0)
+            both(c, &a->list[i++], &b->list[j++]);
+        else if (order < 0)
+            single(c, &a->list[i++], &c->only_a);
+        else
+            single(c, &b->list[j++], &c->only_b);
     }
+    while (i < a->count) single(c, &a->list[i++], &c->only_a);
+    while (j < b->count) single(c, &b->list[j++], &c->only_b);
 }
 
 static struct cut *find_cut(const struct comparison *c, int32_t seq) {
@@ -89,7 +97,7 @@ static struct cut *find_cut(const struct comparison *c, int32_t seq) {
 }
 
 static void note_token(struct comparison *c, const struct trace_row *a, const struct trace_row *b) {
-    if (a == NULL || b == NULL || a->token == b->token) return;
+    if (a->token == b->token) return;
     struct cut *cut = find_cut(c, a->seq);
     if (cut == NULL) {
         c->cuts = mem_grow(c->cuts, (c->cut_count + 1) * sizeof *c->cuts);
@@ -97,6 +105,17 @@ static void note_token(struct comparison *c, const struct trace_row *a, const st
         *cut = (struct cut){a->seq, a->position};
     }
     if (a->position < cut->position) cut->position = a->position;
+}
+
+static void note_nothing(struct comparison *c, const struct trace_row *row, size_t *only) {
+    (void)c, (void)row, (void)only;
+}
+
+static bool is_behind(struct comparison *c, const struct trace_row *row) {
+    const struct cut *cut = find_cut(c, row->seq);
+    const bool behind = cut && row->position >= cut->position;
+    c->behind += behind;
+    return behind;
 }
 
 static struct group *group_of(struct comparison *c, const struct trace_row *row) {
@@ -108,17 +127,13 @@ static struct group *group_of(struct comparison *c, const struct trace_row *row)
     return &c->groups[c->group_count++];
 }
 
+static void count_single(struct comparison *c, const struct trace_row *row, size_t *only) {
+    if (!is_behind(c, row)) ++*only;
+}
+
 static void compare_pair(struct comparison *c, const struct trace_row *a,
                          const struct trace_row *b) {
-    const struct trace_row *row = a ? a : b;
-    const struct cut *cut = find_cut(c, row->seq);
-    if (cut && row->position >= cut->position) {
-        c->behind++;
-        return;
-    }
-    c->only_a += b == NULL;
-    c->only_b += a == NULL;
-    if (a == NULL || b == NULL) return;
+    if (is_behind(c, a)) return;
     struct group *group = group_of(c, a);
     c->rows++;
     group->rows++;
@@ -249,8 +264,8 @@ static void print_json(FILE *out, const struct comparison *c, bool equal) {
 bool trace_compare(FILE *out, const struct trace_stages *stages, const struct trace_rows *a,
                    const struct trace_rows *b, double tolerance, bool json) {
     struct comparison c = {.stages = stages, .tolerance = tolerance};
-    match(&c, a, b, note_token);
-    match(&c, a, b, compare_pair);
+    match(&c, a, b, note_token, note_nothing);
+    match(&c, a, b, compare_pair, count_single);
     const bool equal = c.beyond == 0 && c.only_a + c.only_b == 0 && c.cut_count == 0;
     (json ? print_json : print_text)(out, &c, equal);
     free(c.cuts);

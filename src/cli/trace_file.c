@@ -117,7 +117,7 @@ static void sort_rows(struct trace_rows *rows) {
     for (size_t i = 0; i < rows->count; i++) {
         const struct trace_row *row = &rows->list[i], *last = kept ? &rows->list[kept - 1] : NULL;
         const bool again = last && row->stage == last->stage && row->seq == last->seq &&
-                           row->position == last->position;
+                           row->position == last->position && row->hash == last->hash;
         rows->list[again ? kept - 1 : kept++] = *row;
     }
     rows->count = kept;

@@ -36,10 +36,10 @@ struct trace_row {
     bool exact; /* integers: no difference is a small one */
 };
 struct trace_rows {
-    struct trace_row *list; /* by stage, then sequence, then position, each once */
+    struct trace_row *list; /* by stage, then sequence, then position */
     size_t count;
 };
-/* IMP_ERR_FILE names the line. A row that was computed twice counts as computed last. */
+/* IMP_ERR_FILE names the line. A row that was computed twice, to the same bits, counts once. */
 int trace_rows_read(const char *path, struct trace_stages *stages, struct trace_rows *out,
                     imp_error *err);
 void trace_rows_free(struct trace_rows *rows);

@@ -196,6 +196,20 @@ def test_rows_computed_twice_count_once(tmp_path):
     assert len(rows_of(tmp_path / "b.csv")) > len(rows_of(tmp_path / "a.csv"))
     got = compare(tmp_path / "a.csv", tmp_path / "b.csv", status=0)
     assert got["rows"] == len(rows_of(tmp_path / "a.csv"))
+    twice = f"{HEADER}\n{GOOD}\n{GOOD[:-1]}2\n"  # other bits at the second time: no equal run
+    (tmp_path / "a.csv").write_text(f"{HEADER}\n{GOOD}\n")
+    (tmp_path / "b.csv").write_text(twice)
+    assert compare(tmp_path / "a.csv", tmp_path / "b.csv", status=2)["only_b"] == 1
+
+
+def test_rows_whose_logits_are_wanted(tmp_path):
+    """Of an answer: the prompt's last row and every one after it, under their own position."""
+    imp("run", SMOL, "-p", "One two three", "-n", "4", "--trace", tmp_path / "t.csv")
+    rows = rows_of(tmp_path / "t.csv")
+    tokens = {r["position"]: r["token"] for r in rows if r["stage"] == "embedding"}
+    end = [r for r in rows if r["stage"] == "logits"]
+    assert [int(r["position"]) for r in end] == list(range(len(tokens) - 4, len(tokens)))
+    assert all(r["token"] == tokens[r["position"]] for r in end)
 
 
 # ---- different runs ----
