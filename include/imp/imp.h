@@ -60,7 +60,7 @@ void imp_options_free(imp_options *options); /* NULL is fine */
 int imp_options_set(imp_options *options, const char *key, const char *value, imp_error *err);
 /* Row i of the table of all keys; returns 0, or -1 past the end. Strings are static. */
 typedef struct imp_option_info {
-    const char *key, *type, *default_value, *help; /* type: "int", "bool", "size", or "a|b|c" */
+    const char *key, *type, *default_value, *help; /* type: "int", "size", "text", "a|b|c", ... */
 } imp_option_info;
 int imp_options_describe(size_t i, imp_option_info *out);
 

@@ -55,5 +55,6 @@
 #define CAP_REPLY_BLANKS       64u  /* white space beside a call or reasoning that is dropped */
 #define CAP_REPLY_CALLS        256u /* calls in one reply */
 #define CAP_REPLY_TOOLS_BYTES  (16u << 20)
+#define CAP_TRACE_BYTES        (2048u << 20)
 
 #endif

@@ -32,6 +32,7 @@ int command_inspect(struct options *options, imp_error *err);
 int command_quantize(struct options *options, imp_error *err);
 int command_synth(struct options *options, imp_error *err);
 int command_tokenize(struct options *options, imp_error *err);
+int command_trace(struct options *options, imp_error *err);
 int command_completion(struct options *options, imp_error *err);
 
 /* help.c */
@@ -62,6 +63,13 @@ struct out_file {
 int out_file_open(struct out_file *file, const char *path, imp_error *err);
 int out_file_close(struct out_file *file, imp_error *err); /* renames it */
 void out_file_drop(struct out_file *file);                 /* closed or not */
+
+/* score.c: runs the sequences of --ids in one batch, with --logits to files. */
+int score_ids(const struct options *options, imp_engine *engine, imp_error *err);
+/* trace.c: with `--trace -` the engine writes to a temporary file, from before it is opened, and
+ * when it is closed a table of it goes to standard error, also where rc is an error. Returns rc. */
+int trace_table_begin(struct options *options, struct str *temporary, imp_error *err);
+int trace_table_end(struct str *temporary, int rc, imp_error *err);
 
 /* SIGINT as a count that the loops look at. Taken once; the handler stays until the end. */
 void interrupt_catch(void);

@@ -74,6 +74,22 @@ const struct command command_table[] = {
      "imp tokenize MODEL --decode '[19556]'\n"
      "imp tokenize MODEL --chat conversation.json --render",
      command_tokenize},
+    {"trace", IN_TRACE, "FILE|MODEL [FILE2]", 1, 2, "find where two runs of a model part",
+     "Two files that --trace has written are compared: rows are matched by layer, stage, sequence "
+     "and position, however the prompts were cut, and the first that differs is named, with a "
+     "line for each layer of how the difference grows. Without FILE2, what the stages of one run "
+     "left. With MODEL and --ids the model is run twice, under the settings --a and --b.\n\n"
+     "A row differs by the largest of three: its largest magnitude, its norm, and a sum under "
+     "fixed random signs, which moves by about the norm of the difference. Other experts, and a "
+     "NaN on one side, are infinitely apart. Without --tolerance rows are equal in all bits. The "
+     "exit status is 0 for equal runs and 2 for different ones.\n\n"
+     "A file is CSV: a line for each row of each stage, with its size, counts of NaN and Inf, and "
+     "a hash of its values. Equal runs with equal chunks give equal files.",
+     "imp score MODEL --ids a.json --trace fast.csv\n"
+     "imp score MODEL --ids a.json --trace plain.csv --set runtime.reference=true\n"
+     "imp trace fast.csv plain.csv --tolerance 0.02\n"
+     "imp trace MODEL --ids a.json --a runtime.device=cuda --b runtime.device=cpu",
+     command_trace},
     {"completion", IN_COMPLETION, "bash|zsh|fish", 1, 1, "print a completion script",
      "Prints a script for the shell to source.", "eval \"$(imp completion bash)\"",
      command_completion},

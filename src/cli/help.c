@@ -39,7 +39,7 @@ void help_print_command(FILE *out, const struct command *command) {
         imp_option_info row;
         for (size_t i = 0; imp_options_describe(i, &row) == 0; i++)
             fprintf(out, "  %-30s %s (%s; default: %s)\n", row.key, row.help, row.type,
-                    row.default_value);
+                    row.default_value[0] ? row.default_value : "none");
     }
     fprintf(out, "\nExamples:\n");
     for (const char *line = command->examples; *line;) {

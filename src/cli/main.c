@@ -84,7 +84,8 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     signal(SIGXFSZ, SIG_IGN);
     int rc = dispatch(argc, argv, &err);
-    if (rc == 0) rc = finish_output(&err);
+    const int written = rc < 0 ? 0 : finish_output(&err);
+    if (written < 0) rc = written;
     if (rc < 0 && err.message[0]) report_error(&err);
     return exit_status(rc);
 }

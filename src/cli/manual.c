@@ -47,7 +47,7 @@ static void print_settings(FILE *out) {
         print_text(out, row.help);
         fputs(". Type: ", out);
         print_text(out, row.type);
-        fprintf(out, ". Default: %s\n\n", row.default_value);
+        fprintf(out, ". Default: %s\n\n", row.default_value[0] ? row.default_value : "none");
     }
 }
 

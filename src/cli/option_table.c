@@ -72,10 +72,15 @@ const struct option option_table[OPT_COUNT] = {
         {"reference", 0, KIND_FILE, false, "MODEL2", NULL, NULL, NULL, 0, 0, IN_SCORE,
          "also the KL divergence from, and top-1 agreement with, this model; with "
          "numerics.activations=nvfp4 the model itself without that, if none is given"},
-    [OPT_IDS] = {"ids", 0, KIND_FILE, true, "FILE", NULL, NULL, NULL, 0, 0, IN_SCORE,
+    [OPT_IDS] = {"ids", 0, KIND_FILE, true, "FILE", NULL, NULL, NULL, 0, 0, IN_SCORE | IN_TRACE,
                  "a JSON array of token ids to run; several run together in one batch"},
     [OPT_LOGITS] = {"logits", 0, KIND_FILE, false, "OUT.npy", NULL, NULL, NULL, 0, 0, IN_SCORE,
                     "write their logits, float32 [tokens, vocab]; several go to OUT.0.npy and on"},
+
+    [OPT_TRACE] = {"trace", 0, KIND_FILE, false, "FILE", NULL, NULL, "debug.trace", 0, 0,
+                   IN_RUN | IN_SCORE,
+                   "write what each stage of the model leaves, for imp trace; - for a table on "
+                   "standard error"},
 
     /* inspect */
     [OPT_WEIGHTS] = {"weights", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_INSPECT,
@@ -99,6 +104,15 @@ const struct option option_table[OPT_COUNT] = {
                    "a vocabulary of N with a tokenizer of bytes (default: the model's)"},
     [OPT_SYNTH_SEED] = {"seed", 0, KIND_INT, false, "S", NULL, "0", NULL, 0, SEED_MAX, IN_SYNTH,
                         "of the weights: equal seeds give equal files"},
+
+    /* trace */
+    [OPT_TRACE_A] = {"a", 0, KIND_TEXT, true, "SECTION.KEY=VALUE", NULL, NULL, NULL, 0, 0, IN_TRACE,
+                     "a setting of the first run; may be given several times"},
+    [OPT_TRACE_B] = {"b", 0, KIND_TEXT, true, "SECTION.KEY=VALUE", NULL, NULL, NULL, 0, 0, IN_TRACE,
+                     "a setting of the second run"},
+    [OPT_TOLERANCE] = {"tolerance", 0, KIND_REAL, false, "T", NULL, "0", NULL, 0, 1000, IN_TRACE,
+                       "rows are equal where their differences, relative to the row, are at most "
+                       "T; 0 asks for equal bits"},
 
     /* tokenize */
     [OPT_PLAIN] = {"plain", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_TOKENIZE,

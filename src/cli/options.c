@@ -282,11 +282,13 @@ static int set_engine_row(struct options *options, enum option_source source, im
     return 0;
 }
 
-static int set_engine_line(struct options *options, const char *text, imp_error *err) {
+int options_set_engine(struct options *options, const char *option, const char *text,
+                       imp_error *err) {
     const char *equals = strchr(text, '=');
     if (equals == NULL) {
-        return error_set(err, IMP_ERR_USAGE, "--set", "must be SECTION.KEY=VALUE, not \"%s\"",
-                         text);
+        char where[LONGEST_WORD + 4];
+        snprintf(where, sizeof where, "--%s", option);
+        return error_set(err, IMP_ERR_USAGE, where, "must be SECTION.KEY=VALUE, not \"%s\"", text);
     }
     char *key = mem_strndup(text, (size_t)(equals - text));
     int rc = set_engine(options, key, equals + 1, err);
@@ -303,15 +305,27 @@ static int take_engine(struct options *options, imp_error *err) {
     }
     const struct option_value *set = &options->values[OPT_SET];
     for (size_t i = 0; rc == 0 && i < set->count; i++) {
-        rc = set_engine_line(options, set->texts[i], err);
+        rc = options_set_engine(options, "set", set->texts[i], err);
     }
     return rc;
 }
 
+static void new_engine(struct options *options) {
+    imp_options_free(options->engine);
+    options->engine = imp_options_new();
+    imp_options_set_log(options->engine, log_to_stderr, options);
+}
+
+int options_restart_engine(struct options *options, imp_error *err) {
+    new_engine(options);
+    str_clear(&options->engine_keys);
+    return take_engine(options, err);
+}
+
 int options_parse(struct options *options, const struct command *command, int argc, char **argv,
                   imp_error *err) {
-    *options = (struct options){.command = command, .engine = imp_options_new()};
-    imp_options_set_log(options->engine, log_to_stderr, options);
+    *options = (struct options){.command = command};
+    new_engine(options);
     int rc = take_line(options, argc, argv, err);
     if (options_flag(options, OPT_HELP) || options_flag(options, OPT_VERSION)) return 0;
     if (rc < 0) return rc;

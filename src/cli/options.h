@@ -27,9 +27,11 @@ enum command_bit {
     IN_COMPLETION = 1 << 6,
     IN_CHAT = 1 << 7, /* /set inside a chat */
     IN_SYNTH = 1 << 8,
+    IN_TRACE = 1 << 9,
 };
-#define IN_ENGINE (IN_RUN | IN_BENCH | IN_SCORE | IN_INSPECT | IN_QUANTIZE | IN_SYNTH | IN_TOKENIZE)
-#define IN_ALL    (IN_ENGINE | IN_COMPLETION)
+#define IN_ENGINE                                                                                  \
+    (IN_RUN | IN_BENCH | IN_SCORE | IN_INSPECT | IN_QUANTIZE | IN_SYNTH | IN_TOKENIZE | IN_TRACE)
+#define IN_ALL (IN_ENGINE | IN_COMPLETION)
 
 enum option_id {
     OPT_HELP,
@@ -65,6 +67,7 @@ enum option_id {
     OPT_TOKENIZER,
     OPT_IDS,
     OPT_LOGITS,
+    OPT_TRACE,
     OPT_TEXT,
     OPT_WINDOW,
     OPT_TOKENS,
@@ -77,6 +80,9 @@ enum option_id {
     OPT_LAYERS,
     OPT_VOCAB,
     OPT_SYNTH_SEED,
+    OPT_TRACE_A,
+    OPT_TRACE_B,
+    OPT_TOLERANCE,
     OPT_PLAIN,
     OPT_ADD_SPECIAL,
     OPT_TEXTS,
@@ -132,6 +138,11 @@ int options_parse(struct options *options, const struct command *command, int ar
 void options_free(struct options *options); /* the half-built too */
 /* Sets one value as if it stood on the command line (/set in a chat). */
 int options_set(struct options *options, enum option_id id, const char *text, imp_error *err);
+/* "SECTION.KEY=VALUE" to the engine; `option` is the one that said so. */
+int options_set_engine(struct options *options, const char *option, const char *text,
+                       imp_error *err);
+/* Forgets what was set on the engine since options_parse. */
+int options_restart_engine(struct options *options, imp_error *err);
 int options_find(unsigned commands, const char *name); /* the row, or -1; name without dashes */
 
 bool options_given(const struct options *options, enum option_id id); /* set by anybody */

@@ -112,7 +112,7 @@ static int read_template(const struct options *options, struct str *out, imp_err
 }
 
 int command_run(struct options *options, imp_error *err) {
-    struct str text = {0}, template = {0};
+    struct str text = {0}, template = {0}, trace = {0};
     imp_engine *engine = NULL;
     bool chat = !options_given(options, OPT_PROMPT) && terminal_is(stdin) && terminal_is(stdout);
     int rc = 0;
@@ -121,6 +121,7 @@ int command_run(struct options *options, imp_error *err) {
     }
     if (rc == 0) rc = read_template(options, &template, err);
     if (rc == 0 && !chat) rc = read_text(options, &text, err);
+    if (rc == 0) rc = trace_table_begin(options, &trace, err);
     if (rc == 0) rc = open_model(options, options->arguments[0], false, &engine, err);
     if (rc == 0) {
         interrupt_catch(); /* not before: opening cannot be cancelled, so there it ends imp */
@@ -129,6 +130,7 @@ int command_run(struct options *options, imp_error *err) {
                   : run_once(engine, options, &text, source, err);
     }
     imp_close(engine);
+    rc = trace_table_end(&trace, rc, err);
     str_free(&text);
     str_free(&template);
     return rc;

@@ -116,7 +116,7 @@ static int run_ids(struct ids_run *runs, size_t count, imp_engine *engine,
     return rc;
 }
 
-static int score_ids(const struct options *options, imp_engine *engine, imp_error *err) {
+int score_ids(const struct options *options, imp_engine *engine, imp_error *err) {
     const struct option_value *files = &options->values[OPT_IDS];
     struct ids_run *runs = mem_zero(files->count, sizeof *runs);
     int rc = 0;
@@ -305,25 +305,30 @@ static int open_reference(struct options *options, const imp_engine *engine, imp
     const bool given = options_given(options, OPT_REFERENCE);
     if (!given && !info.nvfp4_activations) return 0;
     int rc = imp_options_set(options->engine, "numerics.activations", "bf16", err);
+    if (rc == 0) rc = imp_options_set(options->engine, "debug.trace", "", err); /* the model's */
     const char *name = given ? options_text(options, OPT_REFERENCE) : options->arguments[0];
     return rc < 0 ? rc : open_model(options, name, false, out, err);
 }
 
 int command_score(struct options *options, imp_error *err) {
     imp_engine *engine = NULL, *reference = NULL;
+    struct str trace = {0};
     bool ids = options_given(options, OPT_IDS), text = options_given(options, OPT_TEXT);
     if (ids == text)
         return error_set(err, IMP_ERR_USAGE, NULL, "give one of --text FILE, --ids FILE");
-    if (ids != options_given(options, OPT_LOGITS))
-        return error_set(err, IMP_ERR_USAGE, NULL, "--ids and --logits go together");
+    if (text && options_given(options, OPT_LOGITS))
+        return error_set(err, IMP_ERR_USAGE, "--logits", "goes with --ids");
+    if (ids && !options_given(options, OPT_LOGITS) && !options_given(options, OPT_TRACE))
+        return error_set(err, IMP_ERR_USAGE, "--ids", "needs --logits or --trace");
     if (ids && (options_given(options, OPT_REFERENCE) || options_given(options, OPT_TOKENS)))
         return error_set(err, IMP_ERR_USAGE, NULL, "--reference and --tokens go with --text");
     interrupt_catch();
-    int rc = open_model(options, options->arguments[0], false, &engine, err);
+    int rc = trace_table_begin(options, &trace, err);
+    if (rc == 0) rc = open_model(options, options->arguments[0], false, &engine, err);
     if (rc == 0 && text) rc = open_reference(options, engine, &reference, err);
     if (rc == 0)
         rc = ids ? score_ids(options, engine, err) : score_text(options, engine, reference, err);
     imp_close(reference);
     imp_close(engine);
-    return rc;
+    return trace_table_end(&trace, rc, err);
 }

@@ -173,9 +173,11 @@ static bool step(struct imp_engine *e) {
     struct batch batch;
     struct imp_error error = {0};
     batch_fill(&e->arrays, &e->plan, &e->limits.step, &batch);
-    model_queue(&e->model, &batch, NULL);
+    model_queue(&e->model, &batch, trace_begin(e->trace, &e->plan, &batch));
     const int samples = list_samples(e);
-    if (sample(e, samples, &error) == 0) {
+    int rc = sample(e, samples, &error);
+    if (rc == 0) rc = trace_end(e->trace, &error);
+    if (rc == 0) {
         commit(e, samples);
     } else {
         for (int i = 0; i < e->plan.count; i++)
@@ -212,6 +214,7 @@ static bool take_inbox(struct imp_engine *e, bool idle) {
     pthread_mutex_unlock(&e->lock);
     while (seq) {
         struct imp_stream *next = seq->next;
+        seq->number = e->submitted++;
         scheduler_add(&e->scheduler, seq);
         seq = next;
     }

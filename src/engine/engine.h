@@ -7,6 +7,7 @@
 #define IMP_ENGINE_ENGINE_H
 
 #include "engine/batch.h"
+#include "engine/trace.h"
 #include "text/chat.h"
 
 struct imp_engine {
@@ -32,6 +33,8 @@ struct imp_engine {
     struct seats seats;
     struct scheduler scheduler;
     struct plan plan;
+    struct trace *trace; /* NULL: none */
+    int submitted;       /* requests so far */
     struct batch_arrays arrays;
     struct sample_row *sample_rows;       /* [max_batch] */
     struct sample_result *sample_results; /* [max_batch] */

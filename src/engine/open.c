@@ -169,6 +169,11 @@ static int warm_up(struct imp_engine *e, struct imp_error *err) {
     return model_forward(&e->model, &batch, NULL, err);
 }
 
+static int open_trace(struct imp_engine *e, struct imp_error *err) {
+    const char *path = options_setting_text(&e->options, SETTING_TRACE);
+    return path ? trace_open(path, &e->model, &e->limits.step, &e->trace, err) : 0;
+}
+
 static int reserve(struct imp_engine *e, struct imp_error *err) {
     const struct limits *l = &e->limits;
     const struct model_memory memory = {{l->kv_blocks, l->seats * l->window_blocks}, l->seats};
@@ -200,7 +205,7 @@ static int open_model(struct imp_engine *e, const char *path, struct imp_error *
     e->usable_vocab = known < e->model.desc.vocab ? known : e->model.desc.vocab;
     describe_quantisation(e);
     default_request(e);
-    if ((rc = warm_up(e, err)) < 0) return rc;
+    if ((rc = warm_up(e, err)) < 0 || (rc = open_trace(e, err)) < 0) return rc;
     return engine_start(e, err);
 }
 
@@ -212,6 +217,8 @@ static int open_engine(const char *path, const struct imp_options *options, bool
     } else {
         options_default(&e->options);
     }
+    /* A trace reads between the ops; a graph's have no between. */
+    if (e->options.value[SETTING_TRACE]) e->options.value[SETTING_GRAPHS] = GRAPHS_NEVER;
     e->name = last_part(path);
     *out = NULL;
     int rc = check_path(path, model, err);
@@ -239,6 +246,7 @@ int imp_open_text(const char *path, const struct imp_options *options, struct im
 void imp_close(struct imp_engine *e) {
     if (e == NULL) return;
     if (e->thread_started) engine_stop(e);
+    trace_close(e->trace);
     model_close(&e->model);
     backend_close(e->backend);
     checkpoint_close(&e->checkpoint);

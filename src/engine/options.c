@@ -11,7 +11,7 @@
 #include "base/error.h"
 #include "base/str.h"
 
-enum kind { KIND_INT, KIND_BOOL, KIND_SIZE, KIND_CHOICE, KIND_TIME, KIND_DEVICE };
+enum kind { KIND_INT, KIND_BOOL, KIND_SIZE, KIND_CHOICE, KIND_TIME, KIND_DEVICE, KIND_TEXT };
 
 static const struct row {
     const char *key;
@@ -64,6 +64,9 @@ static const struct row {
                               "auto|none|hermes|qwen_xml|mistral|llama3|gemma4|harmony", "auto",
                               "how the model marks reasoning and tool calls; auto: as its chat "
                               "template does"},
+    [SETTING_TRACE] = {"debug.trace", KIND_TEXT, 0, SETTING_TEXT_BYTES - 1, "text", "",
+                       "write what each stage of each step leaves to this file, for imp trace; "
+                       "steps become slow, results stay the same"},
 };
 
 static int choice_index(const char *choices, const char *value) {
@@ -155,6 +158,9 @@ static bool parse_value(const struct row *row, const char *value, int64_t *out) 
         return parse_time(value, out);
     case KIND_DEVICE:
         return parse_device(row, value, out);
+    case KIND_TEXT:
+        *out = (int64_t)strlen(value);
+        return *out <= row->max;
     case KIND_CHOICE:
         break;
     }
@@ -181,6 +187,10 @@ void options_default(struct imp_options *options) {
         check(parse_value(&TABLE[i], TABLE[i].default_value, &options->value[i]));
 }
 
+const char *options_setting_text(const struct imp_options *options, enum setting setting) {
+    return options->value[setting] ? options->text[setting - SETTING_FIRST_TEXT] : NULL;
+}
+
 const char *options_isa(const struct imp_options *options) {
     static const char *const names[] = {NULL, "avx512", "avx2", "portable"};
     return names[options->value[SETTING_ISA]];
@@ -204,12 +214,16 @@ int imp_options_set(struct imp_options *options, const char *key, const char *va
         int64_t parsed;
         if (parse_value(row, value, &parsed)) {
             options->value[i] = parsed;
+            if (row->kind == KIND_TEXT) strcpy(options->text[i - SETTING_FIRST_TEXT], value);
             return 0;
         }
         if (row->kind == KIND_INT)
             return error_set(err, IMP_ERR_USAGE, NULL,
                              "%s must be a whole number from %lld to %lld, not \"%s\"", key,
                              (long long)row->min, (long long)row->max, value);
+        if (row->kind == KIND_TEXT)
+            return error_set(err, IMP_ERR_USAGE, NULL, "%s takes at most %lld bytes", key,
+                             (long long)row->max);
         return error_set(err, IMP_ERR_USAGE, NULL, "%s takes %s, not \"%s\"", key, row->type,
                          value);
     }

@@ -2,7 +2,7 @@
  *
  * One row per key in options.c is the whole truth about it: name, type, range, default, help. The
  * command line, the configuration file and imp_options_set all end here. A struct imp_options is a
- * plain value once made; it is copied into the engine at open. */
+ * plain value, texts and all; it is copied into the engine at open. */
 #ifndef IMP_ENGINE_OPTIONS_H
 #define IMP_ENGINE_OPTIONS_H
 
@@ -31,15 +31,21 @@ enum setting {
     SETTING_SPECIAL_IN_MESSAGES,
     SETTING_NOW,
     SETTING_REPLY_FORMAT,
+    /* texts */
+    SETTING_TRACE,
     SETTING_COUNT
 };
+enum { SETTING_FIRST_TEXT = SETTING_TRACE, SETTING_TEXT_BYTES = 4096 };
 
 struct imp_options {
-    int64_t value[SETTING_COUNT]; /* number, 0/1, bytes, or index of the choice */
+    int64_t value[SETTING_COUNT]; /* number, 0/1, bytes, index of the choice, length of the text */
+    char text[SETTING_COUNT - SETTING_FIRST_TEXT][SETTING_TEXT_BYTES]; /* zero-terminated */
     struct log log;
 };
 
 void options_default(struct imp_options *options);
+/* Of a text; NULL where it is empty. */
+const char *options_setting_text(const struct imp_options *options, enum setting setting);
 /* The instruction set that was asked for by name, or NULL. */
 const char *options_isa(const struct imp_options *options);
 

@@ -42,6 +42,7 @@ enum seq_state { SEQ_QUEUED, SEQ_RUNNING, SEQ_DONE };
 struct imp_stream {
     /* the sequence: the engine's thread */
     struct imp_engine *engine;
+    int number; /* in order of submission, from 0 */
     enum seq_state state;
     struct imp_request request; /* its pointers lead into our own copies */
     int32_t *tokens;            /* [capacity] prompt, then answer */

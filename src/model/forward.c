@@ -20,6 +20,11 @@ static void tap(const struct walk *w, enum module module, enum module last, int 
     tap_rows(w, module, last, layer, x, w->batch->rows, cols);
 }
 
+/* layer -1: of no layer */
+static void trace(const struct walk *w, enum stage stage, int layer, const void *x, int64_t cols) {
+    if (w->tap && w->tap->stage) w->tap->stage(w->tap->ctx, stage, layer, x, cols);
+}
+
 static void linear(const struct walk *w, enum linear_mode mode, const struct matrix *matrix,
                    const void *x, float *y) {
     struct backend *be = w->model->be;
@@ -61,6 +66,7 @@ static void attention(const struct walk *w, int i) {
     const enum module last = !owns_kv ? MODULE_Q : a->v_from_k ? MODULE_K : MODULE_V;
     tap(w, MODULE_Q, last, i, m->x, m->desc.hidden);
     linear(w, LINEAR_STORE, lw->in, m->x, m->wide);
+    trace(w, STAGE_QKV, i, m->wide, lw->in->rows);
     be->ops->qkv(be, &(struct op_qkv){.qkv = m->wide,
                                       .row_cols = lw->in->rows,
                                       .heads = a->heads,
@@ -81,6 +87,7 @@ static void attention(const struct walk *w, int i) {
                                       .group = attention_group(a),
                                       .q = m->q,
                                       .kv = owns_kv ? m->state[i] : NULL});
+    trace(w, STAGE_Q, i, m->q, (int64_t)a->heads * a->head_dim);
     be->ops->attention(be, &(struct op_attention){.q = m->q,
                                                   .kv = m->state[a->shares_kv ? a->kv_layer : i],
                                                   .heads = a->heads,
@@ -94,6 +101,7 @@ static void attention(const struct walk *w, int i) {
                                                   .gate_row = lw->in->rows,
                                                   .gate_step = attention_q_step(a),
                                                   .out = m->x});
+    trace(w, STAGE_ATTENTION, i, m->x, lw->out->cols);
     tap(w, MODULE_O, MODULE_O, i, m->x, lw->out->cols);
 }
 
@@ -105,6 +113,7 @@ static void delta_net(const struct walk *w, int i) {
     tap(w, g->grouped ? MODULE_GDN_QKVZ : MODULE_GDN_QKV, g->grouped ? MODULE_GDN_BA : MODULE_GDN_A,
         i, m->x, m->desc.hidden);
     linear(w, LINEAR_STORE, lw->in, m->x, m->wide);
+    trace(w, STAGE_GDN_IN, i, m->wide, lw->in->rows);
     be->ops->gdn(be, &(struct op_gdn){.shape = g->shape,
                                       .in = m->wide,
                                       .conv = lw->gdn_conv,
@@ -114,6 +123,7 @@ static void delta_net(const struct walk *w, int i) {
                                       .eps = m->desc.norm_eps,
                                       .state = m->state[i],
                                       .out = m->x});
+    trace(w, STAGE_GDN, i, m->x, lw->out->cols);
     tap(w, MODULE_GDN_OUT, MODULE_GDN_OUT, i, m->x, lw->out->cols);
 }
 
@@ -121,6 +131,7 @@ static void mixer_block(const struct walk *w, int i) {
     struct model *m = w->model;
     const struct layer_weights *lw = &m->layer[i];
     norm(w, lw->input_norm);
+    trace(w, STAGE_INPUT_NORM, i, m->x, m->desc.hidden);
     if (m->desc.layer[i].mixer == MIXER_GDN) {
         delta_net(w, i);
     } else {
@@ -128,10 +139,12 @@ static void mixer_block(const struct walk *w, int i) {
     }
     if (m->desc.post_norms) {
         linear(w, LINEAR_STORE, lw->out, m->x, m->branch);
+        trace(w, STAGE_MIXER, i, m->branch, m->desc.hidden);
         post_norm(w, LINEAR_ADD, m->branch, lw->mixer_post_norm, 1.0f, m->h);
     } else {
         linear(w, LINEAR_ADD, lw->out, m->x, m->h);
     }
+    trace(w, STAGE_H_MIXER, i, m->h, m->desc.hidden);
 }
 
 /* ---- ffn: norm(h) in x; the result is stored in or added to y ---- */
@@ -142,6 +155,7 @@ static void dense(const struct walk *w, int i, enum linear_mode mode, float *y) 
     const struct layer_weights *lw = &m->layer[i];
     tap(w, MODULE_GATE, MODULE_UP, i, m->x, m->desc.hidden);
     linear(w, LINEAR_STORE, lw->gate_up, m->x, m->wide);
+    trace(w, STAGE_GATE_UP, i, m->wide, lw->gate_up->rows);
     m->be->ops->glu(m->be, &(struct op_glu){.kind = f->kind,
                                             .gate = m->wide,
                                             .up = m->wide + f->width,
@@ -150,6 +164,7 @@ static void dense(const struct walk *w, int i, enum linear_mode mode, float *y) 
                                             .step = 1,
                                             .cols = f->width,
                                             .out = m->x});
+    trace(w, STAGE_GLU, i, m->x, f->width);
     tap(w, MODULE_DOWN, MODULE_DOWN, i, m->x, f->width);
     linear(w, mode, lw->down, m->x, y);
 }
@@ -171,6 +186,7 @@ static void experts(const struct walk *w, int i, enum linear_mode mode, float *y
                                             .interleaved = lw->interleaved,
                                             .y = y,
                                             .inner = inner});
+    trace(w, STAGE_EXPERTS, i, y, m->desc.hidden);
     if (inner)
         tap_rows(w, MODULE_EXPERTS_DOWN, MODULE_EXPERTS_DOWN, i, inner, w->batch->rows * moe->top_k,
                  moe->width);
@@ -185,6 +201,7 @@ static void shared_expert(const struct walk *w, int i, float *y) {
     tap(w, MODULE_SHARED_GATE, moe->shared_gate ? MODULE_SHARED_EXPERT_GATE : MODULE_SHARED_UP, i,
         m->x, m->desc.hidden);
     linear(w, LINEAR_STORE, lw->shared_gate_up, m->x, m->wide);
+    trace(w, STAGE_SHARED_GATE_UP, i, m->wide, row);
     m->be->ops->glu(m->be,
                     &(struct op_glu){.kind = moe->kind,
                                      .limit = moe->limit,
@@ -196,6 +213,7 @@ static void shared_expert(const struct walk *w, int i, float *y) {
                                      .row_gate = moe->shared_gate ? m->wide + 2 * width : NULL,
                                      .cols = width,
                                      .out = m->x});
+    trace(w, STAGE_SHARED_GLU, i, m->x, width);
     tap(w, MODULE_SHARED_DOWN, MODULE_SHARED_DOWN, i, m->x, width);
     linear(w, LINEAR_ADD, lw->shared_down, m->x, y);
 }
@@ -217,6 +235,8 @@ static void route(const struct walk *w, int i) {
                                          .renormalize = moe->renormalize,
                                          .expert = m->expert,
                                          .weight = m->expert_weight});
+    trace(w, STAGE_EXPERT_IDS, i, m->expert, moe->top_k);
+    trace(w, STAGE_EXPERT_WEIGHTS, i, m->expert_weight, moe->top_k);
 }
 
 /* Dense ffn and experts side by side: each has its norms, and h waits for both. The sum is in
@@ -225,8 +245,10 @@ static void parallel_ffn(const struct walk *w, int i) {
     struct model *m = w->model;
     const struct layer_weights *lw = &m->layer[i];
     dense(w, i, LINEAR_STORE, m->branch);
+    trace(w, STAGE_DENSE, i, m->branch, m->desc.hidden);
     post_norm(w, LINEAR_STORE, m->branch, lw->dense_post_norm, 1.0f, m->sum);
     norm(w, lw->moe_norm);
+    trace(w, STAGE_MOE_NORM, i, m->x, m->desc.hidden);
     experts(w, i, LINEAR_STORE, m->branch);
     post_norm(w, LINEAR_ADD, m->branch, lw->moe_post_norm, 1.0f, m->sum);
 }
@@ -239,6 +261,7 @@ static void ffn_block(const struct walk *w, int i) {
     float *y = m->desc.post_norms ? m->sum : m->h;
     if (layer->moe.experts) route(w, i);
     norm(w, lw->ffn_norm);
+    trace(w, STAGE_FFN_NORM, i, m->x, m->desc.hidden);
     if (layer->ffn.width && layer->moe.experts) {
         parallel_ffn(w, i);
     } else if (layer->moe.experts) {
@@ -248,7 +271,11 @@ static void ffn_block(const struct walk *w, int i) {
         dense(w, i, mode, y);
     }
     const float scale = m->desc.ple_width ? 1.0f : lw->scale;
-    if (m->desc.post_norms) post_norm(w, LINEAR_ADD, m->sum, lw->ffn_post_norm, scale, m->h);
+    if (m->desc.post_norms) {
+        trace(w, STAGE_FFN, i, m->sum, m->desc.hidden);
+        post_norm(w, LINEAR_ADD, m->sum, lw->ffn_post_norm, scale, m->h);
+    }
+    trace(w, STAGE_H_FFN, i, m->h, m->desc.hidden);
 }
 
 /* ---- per-layer embeddings ---- */
@@ -268,6 +295,7 @@ static void make_ple(const struct walk *w) {
                                                   .groups = m->desc.layers,
                                                   .cols = m->desc.ple_width,
                                                   .y = m->ple});
+    trace(w, STAGE_PLE, -1, m->ple, m->desc.layers * m->desc.ple_width);
 }
 
 static void ple_block(const struct walk *w, int i) {
@@ -278,6 +306,7 @@ static void ple_block(const struct walk *w, int i) {
     be->ops->convert(be, &(struct op_convert){m->h, m->desc.hidden, m->x});
     tap(w, MODULE_PLE_GATE, MODULE_PLE_GATE, i, m->x, m->desc.hidden);
     linear(w, LINEAR_STORE, lw->ple_gate, m->x, m->wide);
+    trace(w, STAGE_PLE_GATE, i, m->wide, width);
     be->ops->glu(be, &(struct op_glu){.kind = GLU_GELU_TANH,
                                       .gate = m->wide,
                                       .up = m->ple + i * width,
@@ -286,9 +315,12 @@ static void ple_block(const struct walk *w, int i) {
                                       .step = 1,
                                       .cols = width,
                                       .out = m->x});
+    trace(w, STAGE_PLE_GLU, i, m->x, width);
     tap(w, MODULE_PLE_PROJ, MODULE_PLE_PROJ, i, m->x, width);
     linear(w, LINEAR_STORE, lw->ple_proj, m->x, m->branch);
+    trace(w, STAGE_PLE_OUT, i, m->branch, m->desc.hidden);
     post_norm(w, LINEAR_ADD, m->branch, lw->ple_norm, lw->scale, m->h);
+    trace(w, STAGE_H_PLE, i, m->h, m->desc.hidden);
 }
 
 /* ---- the step ---- */
@@ -298,9 +330,11 @@ static void logits(const struct walk *w) {
     struct backend *be = m->be;
     be->ops->norm(be, &(struct op_norm){ROWS_OUT, m->h, m->final_norm, m->desc.norm_eps,
                                         m->desc.hidden, m->x});
+    trace(w, STAGE_FINAL_NORM, -1, m->x, m->desc.hidden);
     be->ops->linear(be, &(struct op_linear){ROWS_OUT, LINEAR_STORE, m->head, m->x, m->logits});
     if (m->desc.logit_softcap > 0)
         be->ops->softcap(be, &(struct op_softcap){m->logits, m->desc.vocab, m->desc.logit_softcap});
+    trace(w, STAGE_LOGITS, -1, m->logits, m->desc.vocab);
 }
 
 void model_queue(struct model *model, const struct batch *batch, const struct model_tap *taps) {
@@ -311,6 +345,7 @@ void model_queue(struct model *model, const struct batch *batch, const struct mo
     const struct walk w = {model, batch, taps};
     be->ops->step_begin(be, batch);
     be->ops->embed(be, &(struct op_embed){model->embedding, model->desc.embed_scale, model->h});
+    trace(&w, STAGE_EMBEDDING, -1, model->h, model->desc.hidden);
     if (model->desc.ple_width) make_ple(&w);
     for (int i = 0; i < model->desc.rope_count; i++) {
         const struct rope_desc *rope = &model->desc.ropes[i];

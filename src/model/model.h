@@ -7,6 +7,7 @@
 
 #include "load/checkpoint.h"
 #include "model/desc.h"
+#include "model/stage.h"
 
 /* What a description says a layer lacks is NULL. Vectors are device fp32. */
 struct layer_weights {
@@ -73,6 +74,8 @@ struct model_memory {
     int blocks[KV_GROUPS]; /* of KV */
     int slots;             /* of recurrent state */
 };
+/* Columns of the widest row that a stage leaves. */
+int64_t model_stage_max_cols(const struct model_desc *desc);
 /* Device bytes of activations for these limits, of one KV block over all layers of a group, and of
  * one slot over all layers (0: no recurrent state). */
 size_t model_activation_bytes(const struct model_desc *desc, struct backend *be,
@@ -91,10 +94,15 @@ int model_reserve(struct model *model, const struct step_limits *limits,
  */
 typedef void (*model_tap_fn)(void *ctx, enum module module, enum module last, int layer,
                              const void *x, int rows, int64_t cols);
+/* And what each stage leaves (stage_table tells of which rows and in which form): x is device
+ * memory, to be read with the backend's read or act_read before the call returns. layer -1: of no
+ * layer. */
+typedef void (*model_stage_fn)(void *ctx, enum stage stage, int layer, const void *x, int64_t cols);
 struct model_tap {
-    model_tap_fn fn; /* NULL: none */
-    void *ctx;
-    void *inner; /* device act [rows, top_k, width] of the experts, or NULL. CPU only */
+    model_tap_fn fn;      /* NULL: none */
+    void *ctx;            /* of both */
+    void *inner;          /* device act [rows, top_k, width] of the experts, or NULL. CPU only */
+    model_stage_fn stage; /* NULL: none */
 };
 
 /* One step: logits of batch->out_row into model->logits. Begins the backend's step and queues all of

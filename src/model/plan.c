@@ -15,6 +15,11 @@ static int64_t widest_output(const struct model_desc *desc) {
     return widest;
 }
 
+int64_t model_stage_max_cols(const struct model_desc *desc) {
+    return max64(max64(model_desc_max_cols(desc), widest_output(desc)),
+                 max64(desc->vocab, MOE_MAX_TOP_K));
+}
+
 static int64_t query_cols(const struct model_desc *desc) {
     int64_t cols = 2;
     for (int i = 0; i < desc->layers; i++) {

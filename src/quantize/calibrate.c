@@ -124,7 +124,7 @@ static int run_window(struct calibration *c, uint32_t first, int count, struct i
                           .blocks = {blocks, blocks},
                           .slot = &slot,
                           .max_blocks = WINDOW_TOKENS / KV_BLOCK_TOKENS};
-    struct model_tap taps = {tap, c, c->inner};
+    struct model_tap taps = {.fn = tap, .ctx = c, .inner = c->inner};
     c->input_at = 0;
     return model_forward(&c->model, &batch, &taps, err);
 }

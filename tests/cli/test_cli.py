@@ -19,7 +19,8 @@ DATA = ROOT / "tests" / "data"
 MODEL = DATA / "models" / "tiny-smol"
 QUANTISED = DATA / "models" / "tiny-smol-nvfp4a16"
 IMP = os.environ.get("IMP_BIN", str(ROOT / "build" / "imp"))
-COMMANDS = ["run", "bench", "score", "inspect", "quantize", "synth", "tokenize", "completion"]
+COMMANDS = ["run", "bench", "score", "inspect", "quantize", "synth", "tokenize", "trace",
+            "completion"]
 # On the CPU, also where a CUDA module lies beside the program.
 NO_IMP = {k: v for k, v in os.environ.items() if not k.startswith("IMP_")} | {"IMP_DEVICE": "cpu"}
 

@@ -73,6 +73,30 @@ static void values_are_checked(void **state) {
     }
 }
 
+static void texts_are_copied(void **state) {
+    (void)state;
+    struct imp_options *options = imp_options_new(), copy;
+    struct imp_error err = {0};
+    char path[] = "/tmp/a=b c";
+    char longest[SETTING_TEXT_BYTES + 1];
+    assert_null(options_setting_text(options, SETTING_TRACE));
+    assert_int_equal(imp_options_set(options, "debug.trace", path, &err), 0);
+    path[0] = 'x';
+    copy = *options;
+    imp_options_free(options);
+    assert_string_equal(options_setting_text(&copy, SETTING_TRACE), "/tmp/a=b c");
+    memset(longest, 'p', sizeof longest);
+    longest[SETTING_TEXT_BYTES] = 0;
+    assert_int_equal(imp_options_set(&copy, "debug.trace", longest, &err), IMP_ERR_USAGE);
+    assert_non_null(strstr(err.message, "4095 bytes"));
+    assert_string_equal(options_setting_text(&copy, SETTING_TRACE), "/tmp/a=b c");
+    longest[SETTING_TEXT_BYTES - 1] = 0;
+    assert_int_equal(imp_options_set(&copy, "debug.trace", longest, &err), 0);
+    assert_string_equal(options_setting_text(&copy, SETTING_TRACE), longest);
+    assert_int_equal(imp_options_set(&copy, "debug.trace", "", &err), 0);
+    assert_null(options_setting_text(&copy, SETTING_TRACE));
+}
+
 static void unknown_keys_name_the_nearest(void **state) {
     (void)state;
     static const char *const cases[][2] = {{"runtime.thread", "runtime.threads"},
@@ -92,6 +116,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_default_is_accepted),
         cmocka_unit_test(values_are_checked),
+        cmocka_unit_test(texts_are_copied),
         cmocka_unit_test(unknown_keys_name_the_nearest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
