@@ -1,50 +1,121 @@
-/* The shapes that every backend's ops are tested on and timed on, as data: a case is a line. */
+/* The shapes that every backend's ops are tested on and timed on, as data: a case is a line. And how
+ * near to the exact result they have to come. */
 #ifndef IMP_TESTS_OP_CASES_H
 #define IMP_TESTS_OP_CASES_H
 
 #include "backend/backend.h"
+
+/* What the fp32 work of an op may be off before its one rounding: parts of the result, or where a sum
+ * may cancel of the sum of its magnitudes. A mistake (a value rounded on its way, a lost scale) is
+ * hundreds of that. linear_k: more for each k of one of the LINEAR_SEGMENTS into which K is cut; the
+ * tensor cores' fp32 sums drop bits of every product they add. */
+struct bounds {
+    double linear, linear_k, row, softcap, glu, head, score, value, delta, state, route;
+};
+enum { LINEAR_SEGMENTS = 8, SEGMENT_UNIT = 128 };
+static const struct bounds CPU_BOUNDS = {.linear = 0x1p-20,
+                                         .row = 0x1p-20,
+                                         .softcap = 0x1p-21,
+                                         .glu = 0x1p-21,
+                                         .head = 0x1p-20,
+                                         .score = 0x1p-21,
+                                         .value = 0x1p-19,
+                                         .delta = 0x1p-20,
+                                         .state = 0x1p-17,
+                                         .route = 0x1p-20};
+static const struct bounds GPU_BOUNDS = {.linear = 0x1p-20,
+                                         .linear_k = 1.1e-9,
+                                         .row = 0x1p-20,
+                                         .softcap = 0x1p-20,
+                                         .glu = 0x1p-20,
+                                         .head = 0x1p-20,
+                                         .score = 0x1p-20,
+                                         .value = 0x1p-18,
+                                         .delta = 0x1p-19,
+                                         .state = 0x1p-16,
+                                         .route = 0x1p-20};
+static inline double linear_bound(const struct bounds *b, int64_t cols) {
+    return b->linear + b->linear_k * ((double)cols / LINEAR_SEGMENTS + SEGMENT_UNIT);
+}
 
 struct case_part {
     enum weight_format format;
     int64_t rows;
     int64_t scale_rows, scale_cols; /* FP8; 0: no scales */
 };
+enum linear_extra { NOTHING, BIAS, INPUT_SCALE };
 struct linear_case {
     const char *name;
     int64_t cols;
     int count;
     struct case_part part[3];
-    bool bias;
+    int has; /* of enum linear_extra */
 };
 static const struct linear_case LINEAR_CASES[] = {
     {"nvfp4 qkv",
      576,
      3,
      {{WEIGHT_NVFP4, 576, 0, 0}, {WEIGHT_NVFP4, 192, 0, 0}, {WEIGHT_NVFP4, 192, 0, 0}},
-     false},
-    {"nvfp4 down", 1536, 1, {{WEIGHT_NVFP4, 576, 0, 0}}, false},
-    {"nvfp4 past a panel, odd rows", 2064, 1, {{WEIGHT_NVFP4, 37, 0, 0}}, true},
-    {"nvfp4 one block", 16, 1, {{WEIGHT_NVFP4, 1, 0, 0}}, false},
-    {"mxfp4", 576, 1, {{WEIGHT_MXFP4, 100, 0, 0}}, true},
-    {"mxfp4 past a panel", 1056, 1, {{WEIGHT_MXFP4, 33, 0, 0}}, false},
-    {"fp8 without scales", 320, 1, {{WEIGHT_FP8, 48, 0, 0}}, false},
-    {"fp8 tensor", 576, 1, {{WEIGHT_FP8, 70, 70, 576}}, true},
-    {"fp8 channel", 576, 1, {{WEIGHT_FP8, 70, 1, 576}}, false},
-    {"fp8 blocks", 1344, 1, {{WEIGHT_FP8, 300, 128, 128}}, false},
-    {"fp8 blocks of an odd width", 70, 1, {{WEIGHT_FP8, 20, 8, 33}}, false},
-    {"fp8 odd", 67, 1, {{WEIGHT_FP8, 5, 1, 67}}, true},
-    {"bf16", 576, 1, {{WEIGHT_BF16, 256, 0, 0}}, false},
-    {"bf16 odd", 1101, 1, {{WEIGHT_BF16, 19, 0, 0}}, true},
-    {"bf16 one by one", 1, 1, {{WEIGHT_BF16, 1, 0, 0}}, false},
-    {"f16", 300, 1, {{WEIGHT_F16, 40, 0, 0}}, false},
-    {"f16 odd", 1031, 1, {{WEIGHT_F16, 17, 0, 0}}, true},
-    {"f32", 300, 1, {{WEIGHT_F32, 40, 0, 0}}, false},
-    {"f32 odd", 1031, 1, {{WEIGHT_F32, 17, 0, 0}}, true},
+     NOTHING},
+    {"nvfp4 down", 1536, 1, {{WEIGHT_NVFP4, 576, 0, 0}}, NOTHING},
+    {"nvfp4 past a panel, odd rows", 2064, 1, {{WEIGHT_NVFP4, 37, 0, 0}}, BIAS},
+    {"nvfp4 one block", 16, 1, {{WEIGHT_NVFP4, 1, 0, 0}}, NOTHING},
+    {"mxfp4", 576, 1, {{WEIGHT_MXFP4, 100, 0, 0}}, BIAS},
+    {"mxfp4 past a panel", 1056, 1, {{WEIGHT_MXFP4, 33, 0, 0}}, NOTHING},
+    {"fp8 without scales", 320, 1, {{WEIGHT_FP8, 48, 0, 0}}, NOTHING},
+    {"fp8 tensor", 576, 1, {{WEIGHT_FP8, 70, 70, 576}}, BIAS},
+    {"fp8 channel", 576, 1, {{WEIGHT_FP8, 70, 1, 576}}, NOTHING},
+    {"fp8 blocks", 1344, 1, {{WEIGHT_FP8, 300, 128, 128}}, NOTHING},
+    {"fp8 blocks of an odd width", 70, 1, {{WEIGHT_FP8, 20, 8, 33}}, NOTHING},
+    {"fp8 odd", 67, 1, {{WEIGHT_FP8, 5, 1, 67}}, BIAS},
+    {"bf16", 576, 1, {{WEIGHT_BF16, 256, 0, 0}}, NOTHING},
+    {"bf16 odd", 1101, 1, {{WEIGHT_BF16, 19, 0, 0}}, BIAS},
+    {"bf16 one by one", 1, 1, {{WEIGHT_BF16, 1, 0, 0}}, NOTHING},
+    {"f16", 300, 1, {{WEIGHT_F16, 40, 0, 0}}, NOTHING},
+    {"f16 odd", 1031, 1, {{WEIGHT_F16, 17, 0, 0}}, BIAS},
+    {"f32", 300, 1, {{WEIGHT_F32, 40, 0, 0}}, NOTHING},
+    {"f32 odd", 1031, 1, {{WEIGHT_F32, 17, 0, 0}}, BIAS},
     {"three formats",
      192,
      3,
      {{WEIGHT_NVFP4, 24, 0, 0}, {WEIGHT_FP8, 7, 1, 192}, {WEIGHT_BF16, 40, 0, 0}},
-     true},
+     BIAS},
+    {"nvfp4, input scaled",
+     576,
+     2,
+     {{WEIGHT_NVFP4, 70, 0, 0}, {WEIGHT_NVFP4, 33, 0, 0}},
+     BIAS | INPUT_SCALE},
+    {"bf16 odd, input scaled", 131, 1, {{WEIGHT_BF16, 35, 0, 0}}, INPUT_SCALE},
+};
+/* As models have them, for the kernels that only such shapes reach: too slow for a CPU's tests. */
+static const struct linear_case LARGE_LINEAR_CASES[] = {
+    {"nvfp4 4096 x 4096", 4096, 1, {{WEIGHT_NVFP4, 4096, 0, 0}}, NOTHING},
+    {"nvfp4 6144 x 2560", 2560, 1, {{WEIGHT_NVFP4, 6144, 0, 0}}, NOTHING},
+    {"nvfp4 qkv of 2048",
+     2048,
+     3,
+     {{WEIGHT_NVFP4, 4096, 0, 0}, {WEIGHT_NVFP4, 512, 0, 0}, {WEIGHT_NVFP4, 512, 0, 0}},
+     NOTHING},
+    {"nvfp4 down of 768", 768, 1, {{WEIGHT_NVFP4, 2048, 0, 0}}, NOTHING},
+    {"nvfp4 5760 x 2880", 2880, 1, {{WEIGHT_NVFP4, 5760, 0, 0}}, BIAS},
+    {"nvfp4 down of 11008", 11008, 1, {{WEIGHT_NVFP4, 4096, 0, 0}}, NOTHING},
+    {"nvfp4 of uneven rows", 1040, 1, {{WEIGHT_NVFP4, 4099, 0, 0}}, BIAS},
+    {"mxfp4 2880 x 2880", 2880, 1, {{WEIGHT_MXFP4, 2880, 0, 0}}, BIAS},
+    {"fp8 blocks, 1536", 1536, 1, {{WEIGHT_FP8, 2048, 128, 128}}, NOTHING},
+    {"fp8 blocks, uneven", 2112, 1, {{WEIGHT_FP8, 1500, 128, 128}}, BIAS},
+    {"fp8 channel 4096", 4096, 1, {{WEIGHT_FP8, 3072, 1, 4096}}, NOTHING},
+    {"bf16 head", 2048, 1, {{WEIGHT_BF16, 32000, 0, 0}}, NOTHING},
+    {"bf16 gate_up, uneven",
+     2880,
+     2,
+     {{WEIGHT_BF16, 1441, 0, 0}, {WEIGHT_BF16, 1441, 0, 0}},
+     BIAS},
+    {"f16 2048", 2048, 1, {{WEIGHT_F16, 2048, 0, 0}}, NOTHING},
+    {"three formats, large",
+     2048,
+     3,
+     {{WEIGHT_NVFP4, 1024, 0, 0}, {WEIGHT_FP8, 512, 128, 128}, {WEIGHT_BF16, 520, 0, 0}},
+     BIAS},
 };
 
 struct norm_case {

@@ -2,7 +2,8 @@
  * means, and sequences that are run side by side, cut into steps in many ways.
  *
  * A test goes through the table of ops alone (convert makes an act, act_read reads one), so it says
- * the same of every backend. */
+ * the same of every backend. What ops are given comes from op_alloc and is looked at between steps:
+ * see op/memory.h, also for how the GPU is asked for. */
 #ifndef IMP_TESTS_OP_HARNESS_H
 #define IMP_TESTS_OP_HARNESS_H
 
@@ -15,49 +16,81 @@
 
 #include "backend/backend.h"
 #include "base/error.h"
+#include "op/memory.h"
 #include "op/support.h"
 
 enum { MAX_THREADS = 3, SEQS = 8, MAX_TOKENS = 200, MAX_BLOCKS = 4, TESTED = 3, SLOTS = 11 };
 enum { STEP_ROWS = SEQS * MAX_TOKENS, POOL_BLOCKS = 37 };
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
-/* `rounds`: acts and KV are BF16. */
+/* `rounds`: acts and KV are BF16. `asked`: by which value of IMP_TEST_GPU, or NULL. */
 struct target {
     const char *name;
     enum backend_kind kind;
     bool rounds;
-    const char *isa;
+    const char *isa, *asked;
+    const struct bounds *bounds;
 };
 static const struct target TARGETS[] = {
-    {"reference", BACKEND_CPU_REFERENCE, false, NULL},
-    {"rounded reference", BACKEND_CPU_REFERENCE, true, NULL},
-    {"avx512", BACKEND_CPU, true, "avx512"},
-    {"avx2", BACKEND_CPU, true, "avx2"},
-    {"portable", BACKEND_CPU, true, "portable"},
+    {"reference", BACKEND_CPU_REFERENCE, false, NULL, NULL, &CPU_BOUNDS},
+    {"rounded reference", BACKEND_CPU_REFERENCE, true, NULL, NULL, &CPU_BOUNDS},
+    {"avx512", BACKEND_CPU, true, "avx512", NULL, &CPU_BOUNDS},
+    {"avx2", BACKEND_CPU, true, "avx2", NULL, &CPU_BOUNDS},
+    {"portable", BACKEND_CPU, true, "portable", NULL, &CPU_BOUNDS},
+    {"cuda", BACKEND_GPU, true, NULL, "1", &GPU_BOUNDS},
+    {"stand-in", BACKEND_CPU, true, NULL, "cpu", &GPU_BOUNDS},
 };
 
-/* NULL where the machine lacks the instructions. */
-static inline struct backend *target_open(const struct target *target, int threads) {
-    struct backend_options options = {
-        .kind = target->kind, .threads = threads, .round_bf16 = target->rounds, .isa = target->isa};
+/* With a GPU only what its results are held against runs besides. */
+static inline bool target_wanted(const struct target *target) {
+    const char *gpu = test_gpu();
+    if (target->asked) return gpu && strcmp(gpu, target->asked) == 0;
+    return gpu == NULL || (target->kind == BACKEND_CPU_REFERENCE && target->rounds);
+}
+static inline int target_threads(const struct target *target) {
+    return target->asked ? 1 : MAX_THREADS;
+}
+
+/* NULL where the target is not wanted or the machine lacks the instructions. Matrices that change
+ * their input are made next, then memory is reserved. */
+static inline struct backend *target_start(const struct target *target, int threads) {
+    struct backend_options options = {.kind = target->kind,
+                                      .threads = threads,
+                                      .round_bf16 = target->rounds,
+                                      .pdl = true,
+                                      .isa = target->isa};
+    struct backend *be = NULL;
+    struct imp_error err;
+    memory.running = false; /* a test that failed leaves its step as it was */
+    if (!target_wanted(target)) return NULL;
+    int rc = backend_open(&options, &be, &err);
+    if (rc == IMP_ERR_UNSUPPORTED) return NULL;
+    if (rc < 0) fail_msg("%s: %s", target->name, err.message);
+    if (target->asked) watch(be);
+    return be;
+}
+
+static inline void target_reserve(struct backend *be) {
+    const bool gpu = test_gpu() != NULL; /* has the large cases too */
     struct step_limits max = {.rows = STEP_ROWS,
                               .seqs = SEQS,
                               .out_rows = STEP_ROWS,
                               .max_blocks = MAX_BLOCKS,
-                              .max_cols = 4096,
+                              .max_cols = gpu ? 11008 : 4096,
                               .max_heads = 16,
                               .max_head_dim = 512,
-                              .vocab = 100,
+                              .vocab = 500,
                               .moe_top_k = 8,
-                              .moe_width = 80,
-                              .moe_hidden = 96};
-    struct backend *be = NULL;
+                              .moe_width = gpu ? 768 : 80,
+                              .moe_hidden = gpu ? 2048 : 96};
     struct imp_error err;
-    int rc = backend_open(&options, &be, &err);
-    if (rc == IMP_ERR_UNSUPPORTED) return NULL;
-    assert_int_equal(rc, 0);
-    assert_int_equal(be->ops->reserve(be, &max, &err), 0);
+    if (be->ops->reserve(be, &max, &err) < 0) fail_msg("%s: %s", be->name, err.message);
     assert_true(be->ops->scratch_bytes(be, &max) > 0);
+}
+
+static inline struct backend *target_open(const struct target *target, int threads) {
+    struct backend *be = target_start(target, threads);
+    if (be) target_reserve(be);
     return be;
 }
 
@@ -65,17 +98,17 @@ static inline void begin_rows(struct backend *be, int rows) {
     be->ops->step_begin(be, &(struct batch){.rows = rows, .seqs = 1});
 }
 
-/* NaN in fp32 and in BF16. */
-static inline void *poisoned(size_t bytes) {
-    void *p = aligned_alloc(64, (bytes + 63) / 64 * 64);
-    memset(p, 0xFF, bytes);
-    return p;
+static inline void end_step(struct backend *be) {
+    struct imp_error err;
+    if (be->ops->step_end(be, &err) < 0) fail_msg("%s: %s", be->name, err.message);
 }
-static inline void *poisoned_act(struct backend *be, int rows, int64_t cols) {
-    return poisoned((size_t)rows * be->ops->act_bytes(be, cols));
+
+/* Memory for ops, poisoned; freed with op_free. */
+static inline void *act_alloc(struct backend *be, int rows, int64_t cols) {
+    return op_alloc((size_t)rows * be->ops->act_bytes(be, cols));
 }
 static inline float *floats(int64_t n) {
-    return mem_alloc((size_t)n * sizeof(float));
+    return op_alloc((size_t)n * sizeof(float));
 }
 static inline float *normals(int64_t n, uint64_t stream, float scale) {
     float *x = floats(n);
@@ -106,26 +139,35 @@ static inline void check_act(const struct target *target, double got, double exa
     check_near(got, exact, rounding + slack, what, a, b);
 }
 
-/* What is past cols is zero in the fast backend's acts. */
+/* Where column k stands in a row of the CUDA backend's act: it permutes among 64. */
+static inline size_t gpu_act_place(size_t k) {
+    return (k & ~(size_t)63) | (k & 12) << 2 | (k & 2) << 2 | (k >> 3 & 6) | (k & 1);
+}
+
+/* What is past cols is zero in the acts of all but the reference. */
 static inline void check_padding(struct backend *be, const void *act, int rows, int64_t cols) {
     const size_t stride = be->ops->act_bytes(be, cols) / 2;
+    const bool gpu = strstr(be->name, "cuda") != NULL;
     if (strstr(be->name, "reference")) return;
     for (int r = 0; r < rows; r++) {
-        for (size_t k = (size_t)cols; k < stride; k++)
-            assert_int_equal(((const uint16_t *)act)[(size_t)r * stride + k], 0);
+        for (size_t k = (size_t)cols; k < stride; k++) {
+            size_t at = (size_t)r * stride + (gpu ? gpu_act_place(k) : k);
+            assert_int_equal(((const uint16_t *)act)[at], 0);
+        }
     }
 }
 
-/* rows of an act as fp32; frees the act. */
+/* Ends the step; rows of an act as fp32; frees the act. */
 static inline void take_act(struct backend *be, void *act, int rows, int64_t cols, float *out) {
+    end_step(be);
     check_padding(be, act, rows, cols);
     be->ops->act_read(be, act, rows, cols, out);
-    free(act);
+    op_free(act);
 }
 
 /* Two paths that round at the same places: seldom different, and then by a unit. */
 static inline void check_agree(const float *a, const float *b, int64_t n, double slack,
-                               const char *what) {
+                               int64_t most_different, const char *what) {
     int64_t different = 0;
     for (int64_t i = 0; i < n; i++) {
         different += a[i] != b[i];
@@ -133,7 +175,7 @@ static inline void check_agree(const float *a, const float *b, int64_t n, double
                    2 * bf16_half_unit(fmax(fabs((double)a[i]), fabs((double)b[i]))) + slack, what,
                    i, 0);
     }
-    if (different > 2 + n / 50)
+    if (different > most_different)
         fail_msg("%s: %lld of %lld differ", what, (long long)different, (long long)n);
 }
 
@@ -155,7 +197,7 @@ static inline void stream_setup(struct stream *s, int tokens, int64_t width, flo
 }
 
 static inline void stream_teardown(struct stream *s) {
-    for (int i = 0; i < SEQS; i++) free(s->in[i]);
+    for (int i = 0; i < SEQS; i++) op_free(s->in[i]);
 }
 
 /* The sequences of `mask` side by side, `chunk` rows of each a step; sequence s takes the place
@@ -210,7 +252,7 @@ static inline void step_add(struct step *step, const struct stream *stream, cons
     step->seq_row[++batch->seqs] = batch->rows;
 }
 
-/* One step's ops: from step->in, which it may change, to out [rows, out_width]. */
+/* One step's ops and its end: from step->in, which it may change, to out [rows, out_width]. */
 typedef void (*step_fn)(struct backend *be, void *ctx, struct step *step, float *out);
 
 /* TESTED's rows of what fn gives. */
@@ -219,7 +261,7 @@ static inline float *stream_run(struct backend *be, const struct stream *stream,
                                 int64_t out_width) {
     struct step *step = mem_zero(1, sizeof *step);
     float *all = floats(STEP_ROWS * out_width);
-    float *tested = poisoned((size_t)(stream->tokens[TESTED] * out_width) * sizeof *tested);
+    float *tested = mem_alloc((size_t)(stream->tokens[TESTED] * out_width) * sizeof *tested);
     step->in = floats(STEP_ROWS * stream->width);
     for (;;) {
         step->batch = (struct batch){.position = step->position,
@@ -235,13 +277,12 @@ static inline float *stream_run(struct backend *be, const struct stream *stream,
         memset(all, 0xFF, (size_t)(step->batch.rows * out_width) * sizeof *all);
         be->ops->step_begin(be, &step->batch);
         fn(be, ctx, step, all);
-        assert_int_equal(be->ops->step_end(be, NULL), 0);
         memcpy(tested + step->tested_position * out_width, all + step->tested_row * out_width,
                (size_t)(step->tested_rows * out_width) * sizeof *all);
     }
-    free(step->in);
+    op_free(step->in);
+    op_free(all);
     free(step);
-    free(all);
     return tested;
 }
 
@@ -253,6 +294,7 @@ struct stream_test {
     const struct stream *stream;
     int window;
     int64_t out_width;
+    bool plain; /* out is fp32, never rounded: two backends differ in the last bits at will */
     void *ctx;
     void (*make)(struct backend *be, void *ctx);
     step_fn step;
@@ -263,7 +305,7 @@ struct stream_test {
 static inline float *stream_test_on(const struct stream_test *t, const struct target *target) {
     const size_t bytes = (size_t)(t->stream->tokens[TESTED] * t->out_width) * sizeof(float);
     float *first = NULL;
-    for (int threads = 1; threads <= MAX_THREADS; threads++) {
+    for (int threads = 1; threads <= target_threads(target); threads++) {
         struct backend *be = target_open(target, threads);
         if (be == NULL) return NULL;
         for (size_t i = 0; i < COUNT(CUTS); i++) {
@@ -288,6 +330,7 @@ static inline float *stream_test_on(const struct stream_test *t, const struct ta
 
 /* On every target; the fast ones agree with the rounded reference. */
 static inline void stream_test_all(const struct stream_test *t, double slack) {
+    const int64_t n = t->stream->tokens[TESTED] * t->out_width;
     float *rounded = NULL;
     for (size_t i = 0; i < COUNT(TARGETS); i++) {
         float *out = stream_test_on(t, &TARGETS[i]);
@@ -296,10 +339,25 @@ static inline void stream_test_all(const struct stream_test *t, double slack) {
             continue;
         }
         if (out && rounded)
-            check_agree(out, rounded, t->stream->tokens[TESTED] * t->out_width, slack, t->what);
+            check_agree(out, rounded, n, slack, t->plain ? n : 2 + n / 50, t->what);
         free(out);
     }
     free(rounded);
 }
+
+/* ---- tests ---- */
+
+/* Adds a test for each case, so that one that fails leaves the others their turn. What is left of
+ * the array stays zero, which runs nothing. */
+static inline void add_tests(struct CMUnitTest *tests, const char *name, CMUnitTestFunction run,
+                             const void *cases, size_t size, size_t count) {
+    while (tests->name) tests++;
+    for (size_t i = 0; i < count; i++, tests++) {
+        tests->name = name;
+        tests->test_func = run;
+        tests->initial_state = (char *)(uintptr_t)cases + i * size;
+    }
+}
+#define ADD_TESTS(tests, run, cases) add_tests(tests, #run, run, cases, sizeof cases[0], COUNT(cases))
 
 #endif
