@@ -1,14 +1,14 @@
-/* The shapes that every backend's ops are tested on and timed on, as data: a case is a line. And how
- * near to the exact result they have to come. */
+/* The shapes that every backend's ops are tested on and timed on, as data: a case is a line. And
+ * how near to the exact result they have to come. */
 #ifndef IMP_TESTS_OP_CASES_H
 #define IMP_TESTS_OP_CASES_H
 
 #include "backend/backend.h"
 
-/* What the fp32 work of an op may be off before its one rounding: parts of the result, or where a sum
- * may cancel of the sum of its magnitudes. A mistake (a value rounded on its way, a lost scale) is
- * hundreds of that. linear_k: more for each k of one of the LINEAR_SEGMENTS into which K is cut; the
- * tensor cores' fp32 sums drop bits of every product they add. */
+/* What the fp32 work of an op may be off before its one rounding: parts of the result, or where a
+ * sum may cancel of the sum of its magnitudes. A mistake (a value rounded on its way, a lost scale)
+ * is hundreds of that. linear_k: more for each k of one of the LINEAR_SEGMENTS into which K is cut;
+ * the tensor cores' fp32 sums drop bits of every product they add. */
 struct bounds {
     double linear, linear_k, row, softcap, glu, head, score, value, delta, state, route;
 };
@@ -105,17 +105,25 @@ static const struct linear_case LARGE_LINEAR_CASES[] = {
     {"fp8 blocks, uneven", 2112, 1, {{WEIGHT_FP8, 1500, 128, 128}}, BIAS},
     {"fp8 channel 4096", 4096, 1, {{WEIGHT_FP8, 3072, 1, 4096}}, NOTHING},
     {"bf16 head", 2048, 1, {{WEIGHT_BF16, 32000, 0, 0}}, NOTHING},
-    {"bf16 gate_up, uneven",
-     2880,
-     2,
-     {{WEIGHT_BF16, 1441, 0, 0}, {WEIGHT_BF16, 1441, 0, 0}},
-     BIAS},
+    {"bf16 gate_up, uneven", 2880, 2, {{WEIGHT_BF16, 1441, 0, 0}, {WEIGHT_BF16, 1441, 0, 0}}, BIAS},
     {"f16 2048", 2048, 1, {{WEIGHT_F16, 2048, 0, 0}}, NOTHING},
     {"three formats, large",
      2048,
      3,
      {{WEIGHT_NVFP4, 1024, 0, 0}, {WEIGHT_FP8, 512, 128, 128}, {WEIGHT_BF16, 520, 0, 0}},
      BIAS},
+};
+
+struct embed_case {
+    struct case_part part;
+    int64_t cols;
+    float scale;
+};
+static const struct embed_case EMBED_CASES[] = {
+    {{WEIGHT_BF16, 50, 0, 0}, 576, 1.0f},   {{WEIGHT_BF16, 3, 0, 0}, 17, 24.0f},
+    {{WEIGHT_F16, 9, 0, 0}, 33, 1.0f},      {{WEIGHT_F32, 9, 0, 0}, 300, 0.5f},
+    {{WEIGHT_FP8, 20, 1, 96}, 96, 1.0f},    {{WEIGHT_FP8, 300, 128, 128}, 257, 1.0f},
+    {{WEIGHT_NVFP4, 20, 0, 0}, 2064, 3.0f}, {{WEIGHT_MXFP4, 7, 0, 0}, 96, 1.0f},
 };
 
 struct norm_case {

@@ -1,6 +1,6 @@
 /* The linears of every fast backend against loops in double, and against themselves: on every
- * instruction set that this machine has, an output is within a few roundings of the exact value, and
- * is the same bits whatever stands beside it. */
+ * instruction set that this machine has, an output is within a few roundings of the exact value,
+ * and is the same bits whatever stands beside it. */
 #include "op/harness.h"
 
 static const struct target *const FAST = &TARGETS[2];
@@ -90,7 +90,8 @@ static struct linear_on linear_open(const struct linear_test *t, struct backend 
     const float *const bias[3] = {t->bias[0], t->bias[1], t->bias[2]};
     struct linear_on on = {be, t, NULL, act_alloc(be, t->most, t->c->cols)};
     struct imp_error err;
-    if (be->ops->matrix_create(be, t->part, t->c->count, t->c->has & BIAS ? bias : NULL, &on.m, &err) < 0)
+    if (be->ops->matrix_create(be, t->part, t->c->count, t->c->has & BIAS ? bias : NULL, &on.m,
+                               &err) < 0)
         fail_msg("%s: %s", t->c->name, err.message);
     target_reserve(be);
     assert_int_equal(on.m->rows, t->rows);

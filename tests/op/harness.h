@@ -338,8 +338,7 @@ static inline void stream_test_all(const struct stream_test *t, double slack) {
             rounded = out;
             continue;
         }
-        if (out && rounded)
-            check_agree(out, rounded, n, slack, t->plain ? n : 2 + n / 50, t->what);
+        if (out && rounded) check_agree(out, rounded, n, slack, t->plain ? n : 2 + n / 50, t->what);
         free(out);
     }
     free(rounded);
@@ -351,13 +350,18 @@ static inline void stream_test_all(const struct stream_test *t, double slack) {
  * the array stays zero, which runs nothing. */
 static inline void add_tests(struct CMUnitTest *tests, const char *name, CMUnitTestFunction run,
                              const void *cases, size_t size, size_t count) {
+    static char names[128][40];
+    static size_t named;
     while (tests->name) tests++;
-    for (size_t i = 0; i < count; i++, tests++) {
-        tests->name = name;
+    for (size_t i = 0; i < count; i++, tests++, named++) {
+        check(named < COUNT(names));
+        snprintf(names[named], sizeof names[named], "%s %zu", name, i);
+        tests->name = names[named];
         tests->test_func = run;
         tests->initial_state = (char *)(uintptr_t)cases + i * size;
     }
 }
-#define ADD_TESTS(tests, run, cases) add_tests(tests, #run, run, cases, sizeof cases[0], COUNT(cases))
+#define ADD_TESTS(tests, run, cases)                                                               \
+    add_tests(tests, #run + sizeof "test", run, cases, sizeof cases[0], COUNT(cases))
 
 #endif

@@ -5,9 +5,10 @@
  * while no step runs: from step_end to the next op. The driver is opened by hand, since the program
  * is built without CUDA; it and the backend's module share the device's primary context.
  *
- * The environment's IMP_TEST_GPU says what is tested. "1": the GPU and not the CPUs. "cpu": a stand-in
- * for it, the fast CPU backend under the watch, to see on any machine that the tests keep the rules:
- * only memory of op_alloc goes to ops, an op belongs to a step, a step ends before the next. */
+ * The environment's IMP_TEST_GPU says what is tested. "1": the GPU and not the CPUs. "cpu": a
+ * stand-in for it, the fast CPU backend under the watch, to see on any machine that the tests keep
+ * the rules: only memory of op_alloc goes to ops, an op belongs to a step, a step ends before the
+ * next. */
 #ifndef IMP_TESTS_OP_MEMORY_H
 #define IMP_TESTS_OP_MEMORY_H
 
@@ -63,13 +64,15 @@ static inline const struct driver *driver_open(void) {
 
 /* ---- memory ---- */
 
-enum { MEMORY_LEAD = 64 }; /* in front of what the stand-in gives: free() of it is an error at once */
+enum {
+    MEMORY_LEAD = 64
+}; /* in front of what the stand-in gives: free() of it is an error at once */
 
 struct op_memory {
     struct {
         char *at;
         size_t bytes;
-    } *live;
+    } * live;
     size_t count;
     bool running; /* a step */
     const struct backend_ops *ops;
