@@ -303,15 +303,16 @@ static void attention_step(struct backend *be, void *ctx, struct step *step, flo
     op_free(q);
 }
 
-static void test_attention(void **state) {
+static void attention_case(const struct attention_case *c, bool large) {
     struct attention_test t;
     char what[80];
-    attention_setup(&t, *state);
+    attention_setup(&t, c);
     snprintf(what, sizeof what, "attention, %d heads of %d", t.c->heads, t.c->head_dim);
     stream_test_all(&(struct stream_test){.what = what,
                                           .stream = &t.stream,
                                           .window = t.c->group == KV_WINDOW ? t.c->window : 0,
                                           .out_width = (int64_t)t.c->heads * t.c->head_dim,
+                                          .large = large,
                                           .ctx = &t,
                                           .make = attention_make,
                                           .step = attention_step,
@@ -322,9 +323,18 @@ static void test_attention(void **state) {
     stream_teardown(&t.stream);
 }
 
+static void test_attention(void **state) {
+    attention_case(*state, false);
+}
+static void test_large_attention(void **state) {
+    attention_case(*state, true);
+}
+
 int main(void) {
-    struct CMUnitTest tests[COUNT(QKV_CASES) + COUNT(ATTENTION_CASES)] = {{0}};
+    struct CMUnitTest
+        tests[COUNT(QKV_CASES) + COUNT(ATTENTION_CASES) + COUNT(LARGE_ATTENTION_CASES)] = {{0}};
     ADD_TESTS(tests, test_qkv, QKV_CASES);
     ADD_TESTS(tests, test_attention, ATTENTION_CASES);
+    if (test_gpu()) ADD_TESTS(tests, test_large_attention, LARGE_ATTENTION_CASES);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

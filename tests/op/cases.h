@@ -202,6 +202,13 @@ static const struct attention_case ATTENTION_CASES[] = {
     {3, 1, 22, 90, 0, 5, true, true, KV_WINDOW},
 };
 
+static const struct attention_case LARGE_ATTENTION_CASES[] = {
+    {32, 4, 128, 1100, 0, 0, false, false, KV_FULL},
+    {64, 8, 64, 700, 128, 0, true, false, KV_WINDOW},
+    {16, 2, 256, 900, 0, 0, false, true, KV_FULL},
+    {8, 4, 256, 800, 512, 50, false, false, KV_WINDOW},
+};
+
 struct route_case {
     const char *name;
     int64_t cols;
@@ -243,6 +250,15 @@ static const struct moe_case MOE_CASES[] = {
      false},
 };
 
+static const struct moe_case LARGE_MOE_CASES[] = {
+    {"moe nvfp4, 768 of 2048", WEIGHT_NVFP4, 2048, 768, 12, 8, LINEAR_ADD, GLU_SILU, 0, false,
+     false, false},
+    {"moe mxfp4, 2880 of 2880", WEIGHT_MXFP4, 2880, 2880, 7, 4, LINEAR_ADD, GLU_CLAMPED, 7, true,
+     true, false},
+    {"moe nvfp4, 512 of 1040", WEIGHT_NVFP4, 1040, 512, 12, 8, LINEAR_STORE, GLU_SILU, 0, false,
+     false, true},
+};
+
 struct gdn_case {
     const char *name;
     struct gdn_shape shape; /* key heads, value heads, key_dim, value_dim */
@@ -255,5 +271,6 @@ static const struct gdn_case GDN_CASES[] = {
     {"gdn, of the size in use", {1, 2, 128, 128}, 70},
     {"gdn, one by one", {1, 3, 1, 1}, 66},
 };
+static const struct gdn_case LARGE_GDN_CASES[] = {{"gdn, all heads", {16, 32, 128, 128}, 150}};
 
 #endif

@@ -144,12 +144,7 @@ static void linear_repeats(const struct linear_on *on, const float *all) {
         float *y = floats(n + GUARD);
         linear_run(on, first, rows, i % 2 ? ROWS_OUT : ROWS_ALL, LINEAR_STORE, y);
         const float *want = all + first * t->rows;
-        for (int64_t k = 0; k < n; k++) {
-            if (fp32_bits(y[k]) == fp32_bits(want[k])) continue;
-            fail_msg("linear %s on %s: %d rows give other bits at [%lld, %lld]: %.9g, alone %.9g",
-                     t->c->name, on->be->name, rows, (long long)(k / t->rows),
-                     (long long)(k % t->rows), (double)y[k], (double)want[k]);
-        }
+        check_same_bits(y, want, n, t->rows, t->c->name, (size_t)rows);
         for (int64_t k = n; k < n + GUARD; k++) assert_int_equal(fp32_bits(y[k]), 0xFFFFFFFF);
         op_free(y);
     }
@@ -157,13 +152,12 @@ static void linear_repeats(const struct linear_on *on, const float *all) {
 
 static void linear_adds(const struct linear_on *on, const float *all, int rows) {
     const int64_t n = rows * on->t->rows;
-    float *y = normals(n, 99, 3.0f);
+    float *y = normals(n, 99, 3.0f), *sum = mem_alloc((size_t)n * sizeof *sum);
+    for (int64_t i = 0; i < n; i++) sum[i] = y[i] + all[i];
     linear_run(on, 0, rows, ROWS_ALL, LINEAR_ADD, y);
-    for (int64_t i = 0; i < n; i++) {
-        float sum = case_normal(99, (uint64_t)i) * 3.0f + all[i];
-        assert_int_equal(fp32_bits(y[i]), fp32_bits(sum));
-    }
+    check_same_bits(y, sum, n, on->t->rows, on->t->c->name, (size_t)rows);
     op_free(y);
+    free(sum);
 }
 
 static void linear_case_on(const struct linear_test *t, const struct target *target) {

@@ -163,12 +163,13 @@ static void end(struct backend *be, void *ctx, const struct cut *cut) {
     op_free(t->state);
 }
 
-static void test_gdn(void **state) {
+static void run_case(const struct gdn_case *c, bool large) {
     struct gdn_test t;
-    setup(&t, *state);
+    setup(&t, c);
     stream_test_all(&(struct stream_test){.what = t.c->name,
                                           .stream = &t.stream,
                                           .out_width = values_of(&t.c->shape),
+                                          .large = large,
                                           .ctx = &t,
                                           .make = make,
                                           .step = step,
@@ -178,8 +179,16 @@ static void test_gdn(void **state) {
     teardown(&t);
 }
 
+static void test_gdn(void **state) {
+    run_case(*state, false);
+}
+static void test_large_gdn(void **state) {
+    run_case(*state, true);
+}
+
 int main(void) {
-    struct CMUnitTest tests[COUNT(GDN_CASES)] = {{0}};
+    struct CMUnitTest tests[COUNT(GDN_CASES) + COUNT(LARGE_GDN_CASES)] = {{0}};
     ADD_TESTS(tests, test_gdn, GDN_CASES);
+    if (test_gpu()) ADD_TESTS(tests, test_large_gdn, LARGE_GDN_CASES);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
