@@ -3,8 +3,8 @@
 # its counts, and under it a line for each case that failed. IMP_TEST_GPU=cpu: on what stands in for
 # a GPU.
 set -u
-cd "$(dirname "$0")/.."
-export IMP_TEST_GPU=${IMP_TEST_GPU:-1}
+cd "$(dirname "$0")/.." || exit 1
+export IMP_TEST_GPU="${IMP_TEST_GPU:-1}"
 folder=build/gpu-ops
 rc=0
 # The backend is looked for beside the program.

@@ -259,7 +259,8 @@ static void attention_exact(const struct target *target, void *ctx, const float 
 
 static void attention_make(struct backend *be, void *ctx) {
     struct attention_test *t = ctx;
-    t->kv = op_alloc(POOL_BLOCKS * be->ops->kv_block_bytes(be, t->c->kv_heads, t->c->head_dim));
+    t->kv = op_alloc((size_t)t->stream.pool_blocks *
+                     be->ops->kv_block_bytes(be, t->c->kv_heads, t->c->head_dim));
 }
 
 static void attention_end(struct backend *be, void *ctx, const struct cut *cut) {

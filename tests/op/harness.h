@@ -21,7 +21,7 @@
 
 enum { MAX_THREADS = 3, SEQS = 8, TESTED = 3, SLOTS = 11 };
 enum { MAX_CHUNK = 200, STEP_ROWS = SEQS * MAX_CHUNK };
-enum { MAX_BLOCKS = 18, MAX_TOKENS = MAX_BLOCKS * 64, POOL_BLOCKS = 149 }; /* a prime */
+enum { MAX_BLOCKS = 18, MAX_TOKENS = MAX_BLOCKS * 64 };
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
 /* `rounds`: acts and KV are BF16. `asked`: by which value of IMP_TEST_GPU, or NULL. */
@@ -194,12 +194,15 @@ static inline void check_same_bits(const float *got, const float *want, int64_t 
 /* Rows of SEQS sequences; TESTED is the one that is looked at. */
 struct stream {
     int tokens[SEQS];
+    int max_blocks, pool_blocks; /* of a sequence's table; that a layer has, a prime */
     int64_t width;
     float *in[SEQS]; /* [tokens, width] */
 };
 
 static inline void stream_setup(struct stream *s, int tokens, int64_t width, float scale) {
     s->width = width;
+    s->max_blocks = tokens > 4 * KV_BLOCK_TOKENS ? MAX_BLOCKS : 4;
+    s->pool_blocks = tokens > 4 * KV_BLOCK_TOKENS ? 149 : 37;
     for (int i = 0; i < SEQS; i++) {
         s->tokens[i] = i == TESTED ? tokens : 5 + 13 * i;
         s->in[i] = normals(s->tokens[i] * width, 40 + (uint64_t)i, scale);
@@ -244,12 +247,13 @@ static inline void step_add(struct step *step, const struct stream *stream, cons
         step->tested_rows = rows;
         step->tested_position = first;
     }
-    for (int b = 0; b < MAX_BLOCKS; b++) {
-        int at = batch->seqs * MAX_BLOCKS + b, place = (s * MAX_BLOCKS + b) * cut->shuffle;
+    const int most = stream->max_blocks, pool = stream->pool_blocks;
+    for (int b = 0; b < most; b++) {
+        int at = batch->seqs * most + b, place = (s * most + b) * cut->shuffle;
         bool begun = b * KV_BLOCK_TOKENS <= last;
         bool seen = window == 0 || (b + 1) * KV_BLOCK_TOKENS > first - window + 1;
-        step->blocks[KV_FULL][at] = begun ? place % POOL_BLOCKS : -1000000;
-        step->blocks[KV_WINDOW][at] = begun && seen ? (place + 5) % POOL_BLOCKS : -1000000;
+        step->blocks[KV_FULL][at] = begun ? place % pool : -1000000;
+        step->blocks[KV_WINDOW][at] = begun && seen ? (place + 5) % pool : -1000000;
     }
     step->slot[batch->seqs] = (s * 3 + cut->shuffle) % SLOTS;
     step->seq_row[batch->seqs] = batch->rows;
@@ -279,7 +283,7 @@ static inline float *stream_run(struct backend *be, const struct stream *stream,
                                      .seq_row = step->seq_row,
                                      .slot = step->slot,
                                      .blocks = {step->blocks[KV_FULL], step->blocks[KV_WINDOW]},
-                                     .max_blocks = MAX_BLOCKS};
+                                     .max_blocks = stream->max_blocks};
         step->tested_rows = 0;
         for (int i = 0; i < SEQS; i++)
             step_add(step, stream, cut, (i + SEQS - cut->turn) % SEQS, window);
