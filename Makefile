@@ -78,6 +78,16 @@ cuda-check:
 	@$(MAKE) --no-print-directory cuda CUDA_ARCHS="90a 120a"
 	@$(MAKE) --no-print-directory cuda CUDA_ARCHS="90a 120a"
 
+# The programs of tests/op that the GPU runs, to be carried to its machine: in build/gpu-ops with the
+# one library that it may lack, since cmocka comes without an archive.
+GPU_OPS = fast attention gdn moe rows sample
+gpu-ops:
+	@$(CONFIGURE) -B $(BUILD) -DIMP_TESTS=ON $(CMAKE_FLAGS) >/dev/null
+	@cmake --build $(BUILD) -j $(JOBS) --target $(GPU_OPS:%=test_%)
+	@mkdir -p build/gpu-ops
+	@for name in $(GPU_OPS); do strip -g -o build/gpu-ops/test_$$name $(BUILD)/test_$$name || exit 1; done
+	@cp "$$(ldd $(BUILD)/test_rows | sed -n 's/.*\(libcmocka\.so[^ ]*\) => \([^ ]*\) .*/\2/p')" build/gpu-ops/
+
 # On a machine with a GPU; build/fp_device_90a may have been built elsewhere.
 gpu-test:
 	@test -x build/fp_device_90a || $(MAKE) --no-print-directory cuda-check
@@ -95,4 +105,4 @@ clean:
 	rm -rf build-san build-tsan build-fuzz build-analyzer
 	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name venv ! -name deps -exec rm -rf {} +
 
-.PHONY: all cuda test bench lint san tsan fuzz cuda-check golden oracle gpu-test clean
+.PHONY: all cuda test bench lint san tsan fuzz cuda-check golden oracle gpu-ops gpu-test clean

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Everything that needs a GPU and says right or wrong: one command, bounded in time, table last.
-# Binaries are built beforehand (make cuda cuda-check); results go to the folder OUT (default
+# Binaries are built beforehand (make cuda cuda-check gpu-ops); results go to the folder OUT (default
 # build/gpu).
 set -u
 cd "$(dirname "$0")/.."
@@ -15,6 +15,7 @@ step() { # NAME SECONDS COMMAND...
     tail -n "${LINES_SHOWN:-12}" "$out/$name.txt"
 }
 step fp_device 120 build/fp_device_90a
+LINES_SHOWN=60 step ops 300 scripts/gpu-ops.sh
 LINES_SHOWN=80 step golden 400 python3 tests/device/golden.py build/imp
 if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck; do

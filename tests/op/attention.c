@@ -1,5 +1,5 @@
 /* What lies between the qkv product and attention, and attention: against loops in double, and
- * against themselves in every cut. The test of qkv knows the two layouts of KV. */
+ * against themselves in every cut. The test of qkv knows where each backend keeps K and V. */
 #include "backend/cpu/fast/fast.h"
 #include "op/harness.h"
 
@@ -31,11 +31,11 @@ static double exact_head(const struct qkv_test *t, const float *x, const float *
     int base = i < c->pairs ? i : i - c->pair_offset;
     bool rotated = base >= 0 && base < c->pairs;
     double self = x[i] * scale * (c->norm ? norm[i] : 1);
-    *slack = 0x1p-20 * fabs(self);
+    *slack = t->target->bounds->head * fabs(self);
     if (!rotated) return self;
     int other = i < c->pairs ? i + c->pair_offset : base;
     double b = x[other] * scale * (c->norm ? norm[other] : 1);
-    *slack += 0x1p-20 * fabs(b);
+    *slack += t->target->bounds->head * fabs(b);
     double s = angles[2 * base + 1];
     return self * angles[2 * base] + (i < c->pairs ? -b * s : b * s);
 }
@@ -47,7 +47,7 @@ static double exact_value(const struct qkv_test *t, const float *x, int i) {
     return x[i] / sqrt(sum / t->c->head_dim + (double)QKV_EPS);
 }
 
-/* One element of K or V, where either backend keeps it. */
+/* One element of K or V, where the backend keeps it. */
 static float kv_element(const struct qkv_test *t, const void *kv, int block, int position, int head,
                         int dim, bool is_v) {
     const int d = t->c->head_dim;
@@ -55,6 +55,12 @@ static float kv_element(const struct qkv_test *t, const void *kv, int block, int
         int64_t plane = (int64_t)t->c->kv_heads * KV_BLOCK_TOKENS * d;
         return ((const float *)kv)[(2 * block + is_v) * plane +
                                    ((int64_t)head * KV_BLOCK_TOKENS + position) * d + dim];
+    }
+    if (t->target->kind == BACKEND_GPU) {
+        int64_t plane = (int64_t)t->c->kv_heads * KV_BLOCK_TOKENS * d;
+        return bf16_decode(
+            ((const uint16_t *)kv)[(2 * block + is_v) * plane +
+                                   ((int64_t)head * KV_BLOCK_TOKENS + position) * d + dim]);
     }
     const uint16_t *at = kv_head_at(kv, block, t->c->kv_heads, head, d);
     if (is_v) return bf16_decode(at[d * KV_BLOCK_TOKENS + position * value_stride(d) + dim]);
@@ -72,7 +78,7 @@ static void check_queries(const struct qkv_test *t, const float *q) {
             double slack, exact = exact_head(t, x, t->q_norm, t->angles + r * c->pairs * 2,
                                              i % c->head_dim, &slack);
             double scale = c->q_scale * growth;
-            slack = slack * scale + 0x1p-20 * fabs(exact * scale);
+            slack = slack * scale + t->target->bounds->head * fabs(exact * scale);
             check_act(t->target, q[r * c->heads * c->head_dim + i], exact * scale, slack, "q", r,
                       i);
         }
@@ -94,7 +100,7 @@ static void check_keys_values(const struct qkv_test *t, const void *kv) {
                       "k", r, i);
             exact = exact_value(t, row + t->v_at + head * c->head_dim, dim);
             check_act(t->target, kv_element(t, kv, block, position, head, dim, true), exact,
-                      c->v_norm ? 0x1p-20 * fabs(exact) : 0, "v", r, i);
+                      c->v_norm ? t->target->bounds->head * fabs(exact) : 0, "v", r, i);
         }
     }
 }
@@ -125,10 +131,10 @@ static void qkv_setup(struct qkv_test *t, const struct qkv_case *c) {
 }
 
 static void qkv_teardown(struct qkv_test *t) {
-    free(t->in);
-    free(t->q_norm);
-    free(t->k_norm);
-    free(t->angles);
+    op_free(t->in);
+    op_free(t->q_norm);
+    op_free(t->k_norm);
+    op_free(t->angles);
 }
 
 static void qkv_on(struct qkv_test *t, struct backend *be) {
@@ -141,8 +147,8 @@ static void qkv_on(struct qkv_test *t, struct backend *be) {
     for (int g = 0; g < KV_GROUPS; g++) t->batch.blocks[g] = g == (int)c->group ? right : wrong;
     const size_t kv_bytes = QKV_BLOCKS * be->ops->kv_block_bytes(be, c->kv_heads, c->head_dim);
     float *q = floats(QKV_ROWS * c->heads * c->head_dim);
-    void *act = poisoned_act(be, QKV_ROWS, (int64_t)c->heads * c->head_dim);
-    void *kv = poisoned(kv_bytes);
+    void *act = act_alloc(be, QKV_ROWS, (int64_t)c->heads * c->head_dim);
+    void *kv = op_alloc(kv_bytes);
     be->ops->step_begin(be, &t->batch);
     be->ops->qkv(be, &(struct op_qkv){.qkv = t->in,
                                       .row_cols = t->row_cols,
@@ -170,24 +176,21 @@ static void qkv_on(struct qkv_test *t, struct backend *be) {
         check_keys_values(t, kv);
         check_untouched(t, kv, kv_bytes);
     }
-    free(q);
-    free(kv);
+    op_free(q);
+    op_free(kv);
 }
 
 static void test_qkv(void **state) {
-    (void)state;
+    struct qkv_test t;
+    qkv_setup(&t, *state);
     for (size_t i = 0; i < COUNT(TARGETS); i++) {
-        struct backend *be = target_open(&TARGETS[i], 1 + (int)i % MAX_THREADS);
+        struct backend *be = target_open(&TARGETS[i], 1 + (int)i % target_threads(&TARGETS[i]));
         if (be == NULL) continue;
-        for (size_t k = 0; k < COUNT(QKV_CASES); k++) {
-            struct qkv_test t;
-            qkv_setup(&t, &QKV_CASES[k]);
-            t.target = &TARGETS[i];
-            qkv_on(&t, be);
-            qkv_teardown(&t);
-        }
+        t.target = &TARGETS[i];
+        qkv_on(&t, be);
         backend_close(be);
     }
+    qkv_teardown(&t);
 }
 
 /* ---- attention ---- */
@@ -196,7 +199,7 @@ struct attention_test {
     const struct attention_case *c;
     struct stream stream; /* [q heads, a gate behind each | k heads | v heads] */
     int q_step;
-    float sinks[16];
+    float *sinks; /* [heads] */
     void *kv;
 };
 
@@ -204,7 +207,7 @@ static void attention_setup(struct attention_test *t, const struct attention_cas
     *t = (struct attention_test){.c = c, .q_step = c->gate ? 2 * c->head_dim : c->head_dim};
     stream_setup(&t->stream, c->tokens,
                  (int64_t)c->heads * t->q_step + 2 * c->kv_heads * c->head_dim, 1.0f);
-    case_fill(t->sinks, 16, 31, 1.0f);
+    t->sinks = normals(c->heads, 31, 1.0f);
 }
 
 /* With pairs = 0 and a power of two as q_scale, q, k and v are the inputs rounded once. */
@@ -225,7 +228,7 @@ static void attention_row(const struct target *target, const struct attention_te
             s += product;
             size += fabs(product);
         }
-        error = fmax(error, size * 0x1p-21);
+        error = fmax(error, size * target->bounds->score);
         p[i] = c->softcap > 0 ? c->softcap * tanh(s / c->softcap) : s;
         most = fmax(most, p[i]);
     }
@@ -239,8 +242,8 @@ static void attention_row(const struct target *target, const struct attention_te
             size += p[i] * fabs(v);
         }
         if (c->gate) gate = 1 / (1 + exp(-(double)x[r * width + q_at + d + k]));
-        check_act(target, out[k], gate * sum / total, (2 * error + 0x1p-19) * size / total,
-                  "attention", r, head * d + k);
+        check_act(target, out[k], gate * sum / total,
+                  (2 * error + target->bounds->value) * size / total, "attention", r, head * d + k);
     }
 }
 
@@ -256,13 +259,14 @@ static void attention_exact(const struct target *target, void *ctx, const float 
 
 static void attention_make(struct backend *be, void *ctx) {
     struct attention_test *t = ctx;
-    t->kv = poisoned(POOL_BLOCKS * be->ops->kv_block_bytes(be, t->c->kv_heads, t->c->head_dim));
+    t->kv = op_alloc((size_t)t->stream.pool_blocks *
+                     be->ops->kv_block_bytes(be, t->c->kv_heads, t->c->head_dim));
 }
 
 static void attention_end(struct backend *be, void *ctx, const struct cut *cut) {
     (void)be;
     (void)cut;
-    free(((struct attention_test *)ctx)->kv);
+    op_free(((struct attention_test *)ctx)->kv);
 }
 
 /* The table of the other group has nothing valid in it. */
@@ -270,8 +274,7 @@ static void attention_step(struct backend *be, void *ctx, struct step *step, flo
     struct attention_test *t = ctx;
     const struct attention_case *c = t->c;
     const int64_t cols = (int64_t)c->heads * c->head_dim;
-    void *q = poisoned_act(be, step->batch.rows, cols),
-         *y = poisoned_act(be, step->batch.rows, cols);
+    void *q = act_alloc(be, step->batch.rows, cols), *y = act_alloc(be, step->batch.rows, cols);
     for (int i = 0; i < SEQS * MAX_BLOCKS; i++)
         step->blocks[KV_GROUPS - 1 - c->group][i] = -1000000;
     be->ops->qkv(be, &(struct op_qkv){.qkv = step->in,
@@ -298,32 +301,41 @@ static void attention_step(struct backend *be, void *ctx, struct step *step, flo
                                                   .gate_step = t->q_step,
                                                   .out = y});
     take_act(be, y, step->batch.rows, cols, out);
-    free(q);
+    op_free(q);
+}
+
+static void attention_case(const struct attention_case *c, bool large) {
+    struct attention_test t;
+    char what[80];
+    attention_setup(&t, c);
+    snprintf(what, sizeof what, "attention, %d heads of %d", t.c->heads, t.c->head_dim);
+    stream_test_all(&(struct stream_test){.what = what,
+                                          .stream = &t.stream,
+                                          .window = t.c->group == KV_WINDOW ? t.c->window : 0,
+                                          .out_width = (int64_t)t.c->heads * t.c->head_dim,
+                                          .large = large,
+                                          .ctx = &t,
+                                          .make = attention_make,
+                                          .step = attention_step,
+                                          .end = attention_end,
+                                          .exact = attention_exact},
+                    1e-5);
+    op_free(t.sinks);
+    stream_teardown(&t.stream);
 }
 
 static void test_attention(void **state) {
-    (void)state;
-    for (size_t i = 0; i < COUNT(ATTENTION_CASES); i++) {
-        struct attention_test t;
-        char what[80];
-        attention_setup(&t, &ATTENTION_CASES[i]);
-        snprintf(what, sizeof what, "attention, %d heads of %d", t.c->heads, t.c->head_dim);
-        stream_test_all(&(struct stream_test){.what = what,
-                                              .stream = &t.stream,
-                                              .window = t.c->group == KV_WINDOW ? t.c->window : 0,
-                                              .out_width = (int64_t)t.c->heads * t.c->head_dim,
-                                              .ctx = &t,
-                                              .make = attention_make,
-                                              .step = attention_step,
-                                              .end = attention_end,
-                                              .exact = attention_exact},
-                        1e-5);
-        stream_teardown(&t.stream);
-    }
+    attention_case(*state, false);
+}
+static void test_large_attention(void **state) {
+    attention_case(*state, true);
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_qkv),
-                                       cmocka_unit_test(test_attention)};
+    struct CMUnitTest
+        tests[COUNT(QKV_CASES) + COUNT(ATTENTION_CASES) + COUNT(LARGE_ATTENTION_CASES)] = {{0}};
+    ADD_TESTS(tests, test_qkv, QKV_CASES);
+    ADD_TESTS(tests, test_attention, ATTENTION_CASES);
+    if (test_gpu()) ADD_TESTS(tests, test_large_attention, LARGE_ATTENTION_CASES);
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

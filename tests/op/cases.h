@@ -1,50 +1,129 @@
-/* The shapes that every backend's ops are tested on and timed on, as data: a case is a line. */
+/* The shapes that every backend's ops are tested on and timed on, as data: a case is a line. And
+ * how near to the exact result they have to come. */
 #ifndef IMP_TESTS_OP_CASES_H
 #define IMP_TESTS_OP_CASES_H
 
 #include "backend/backend.h"
+
+/* What the fp32 work of an op may be off before its one rounding: parts of the result, or where a
+ * sum may cancel of the sum of its magnitudes. A mistake (a value rounded on its way, a lost scale)
+ * is hundreds of that. linear_k: more for each k of one of the LINEAR_SEGMENTS into which K is cut;
+ * the tensor cores' fp32 sums drop bits of every product they add. */
+struct bounds {
+    double linear, linear_k, row, softcap, glu, head, score, value, delta, state, route;
+};
+enum { LINEAR_SEGMENTS = 8, SEGMENT_UNIT = 128 };
+static const struct bounds CPU_BOUNDS = {.linear = 0x1p-20,
+                                         .row = 0x1p-20,
+                                         .softcap = 0x1p-21,
+                                         .glu = 0x1p-21,
+                                         .head = 0x1p-20,
+                                         .score = 0x1p-21,
+                                         .value = 0x1p-19,
+                                         .delta = 0x1p-20,
+                                         .state = 0x1p-17,
+                                         .route = 0x1p-20};
+static const struct bounds GPU_BOUNDS = {.linear = 0x1p-20,
+                                         .linear_k = 1.1e-9,
+                                         .row = 0x1p-20,
+                                         .softcap = 0x1p-20,
+                                         .glu = 0x1p-20,
+                                         .head = 0x1p-20,
+                                         .score = 0x1p-20,
+                                         .value = 0x1p-18,
+                                         .delta = 0x1p-19,
+                                         .state = 0x1p-16,
+                                         .route = 0x1p-20};
+static inline double linear_bound(const struct bounds *b, int64_t cols) {
+    return b->linear + b->linear_k * ((double)cols / LINEAR_SEGMENTS + SEGMENT_UNIT);
+}
 
 struct case_part {
     enum weight_format format;
     int64_t rows;
     int64_t scale_rows, scale_cols; /* FP8; 0: no scales */
 };
+enum linear_extra { NOTHING, BIAS, INPUT_SCALE };
 struct linear_case {
     const char *name;
     int64_t cols;
     int count;
     struct case_part part[3];
-    bool bias;
+    int has; /* of enum linear_extra */
 };
 static const struct linear_case LINEAR_CASES[] = {
     {"nvfp4 qkv",
      576,
      3,
      {{WEIGHT_NVFP4, 576, 0, 0}, {WEIGHT_NVFP4, 192, 0, 0}, {WEIGHT_NVFP4, 192, 0, 0}},
-     false},
-    {"nvfp4 down", 1536, 1, {{WEIGHT_NVFP4, 576, 0, 0}}, false},
-    {"nvfp4 past a panel, odd rows", 2064, 1, {{WEIGHT_NVFP4, 37, 0, 0}}, true},
-    {"nvfp4 one block", 16, 1, {{WEIGHT_NVFP4, 1, 0, 0}}, false},
-    {"mxfp4", 576, 1, {{WEIGHT_MXFP4, 100, 0, 0}}, true},
-    {"mxfp4 past a panel", 1056, 1, {{WEIGHT_MXFP4, 33, 0, 0}}, false},
-    {"fp8 without scales", 320, 1, {{WEIGHT_FP8, 48, 0, 0}}, false},
-    {"fp8 tensor", 576, 1, {{WEIGHT_FP8, 70, 70, 576}}, true},
-    {"fp8 channel", 576, 1, {{WEIGHT_FP8, 70, 1, 576}}, false},
-    {"fp8 blocks", 1344, 1, {{WEIGHT_FP8, 300, 128, 128}}, false},
-    {"fp8 blocks of an odd width", 70, 1, {{WEIGHT_FP8, 20, 8, 33}}, false},
-    {"fp8 odd", 67, 1, {{WEIGHT_FP8, 5, 1, 67}}, true},
-    {"bf16", 576, 1, {{WEIGHT_BF16, 256, 0, 0}}, false},
-    {"bf16 odd", 1101, 1, {{WEIGHT_BF16, 19, 0, 0}}, true},
-    {"bf16 one by one", 1, 1, {{WEIGHT_BF16, 1, 0, 0}}, false},
-    {"f16", 300, 1, {{WEIGHT_F16, 40, 0, 0}}, false},
-    {"f16 odd", 1031, 1, {{WEIGHT_F16, 17, 0, 0}}, true},
-    {"f32", 300, 1, {{WEIGHT_F32, 40, 0, 0}}, false},
-    {"f32 odd", 1031, 1, {{WEIGHT_F32, 17, 0, 0}}, true},
+     NOTHING},
+    {"nvfp4 down", 1536, 1, {{WEIGHT_NVFP4, 576, 0, 0}}, NOTHING},
+    {"nvfp4 past a panel, odd rows", 2064, 1, {{WEIGHT_NVFP4, 37, 0, 0}}, BIAS},
+    {"nvfp4 one block", 16, 1, {{WEIGHT_NVFP4, 1, 0, 0}}, NOTHING},
+    {"mxfp4", 576, 1, {{WEIGHT_MXFP4, 100, 0, 0}}, BIAS},
+    {"mxfp4 past a panel", 1056, 1, {{WEIGHT_MXFP4, 33, 0, 0}}, NOTHING},
+    {"fp8 without scales", 320, 1, {{WEIGHT_FP8, 48, 0, 0}}, NOTHING},
+    {"fp8 tensor", 576, 1, {{WEIGHT_FP8, 70, 70, 576}}, BIAS},
+    {"fp8 channel", 576, 1, {{WEIGHT_FP8, 70, 1, 576}}, NOTHING},
+    {"fp8 blocks", 1344, 1, {{WEIGHT_FP8, 300, 128, 128}}, NOTHING},
+    {"fp8 blocks of an odd width", 70, 1, {{WEIGHT_FP8, 20, 8, 33}}, NOTHING},
+    {"fp8 odd", 67, 1, {{WEIGHT_FP8, 5, 1, 67}}, BIAS},
+    {"bf16", 576, 1, {{WEIGHT_BF16, 256, 0, 0}}, NOTHING},
+    {"bf16 odd", 1101, 1, {{WEIGHT_BF16, 19, 0, 0}}, BIAS},
+    {"bf16 one by one", 1, 1, {{WEIGHT_BF16, 1, 0, 0}}, NOTHING},
+    {"f16", 300, 1, {{WEIGHT_F16, 40, 0, 0}}, NOTHING},
+    {"f16 odd", 1031, 1, {{WEIGHT_F16, 17, 0, 0}}, BIAS},
+    {"f32", 300, 1, {{WEIGHT_F32, 40, 0, 0}}, NOTHING},
+    {"f32 odd", 1031, 1, {{WEIGHT_F32, 17, 0, 0}}, BIAS},
     {"three formats",
      192,
      3,
      {{WEIGHT_NVFP4, 24, 0, 0}, {WEIGHT_FP8, 7, 1, 192}, {WEIGHT_BF16, 40, 0, 0}},
-     true},
+     BIAS},
+    {"nvfp4, input scaled",
+     576,
+     2,
+     {{WEIGHT_NVFP4, 70, 0, 0}, {WEIGHT_NVFP4, 33, 0, 0}},
+     BIAS | INPUT_SCALE},
+    {"bf16 odd, input scaled", 131, 1, {{WEIGHT_BF16, 35, 0, 0}}, INPUT_SCALE},
+};
+/* As models have them, for the kernels that only such shapes reach: too slow for a CPU's tests. */
+static const struct linear_case LARGE_LINEAR_CASES[] = {
+    {"nvfp4 4096 x 4096", 4096, 1, {{WEIGHT_NVFP4, 4096, 0, 0}}, NOTHING},
+    {"nvfp4 6144 x 2560", 2560, 1, {{WEIGHT_NVFP4, 6144, 0, 0}}, NOTHING},
+    {"nvfp4 qkv of 2048",
+     2048,
+     3,
+     {{WEIGHT_NVFP4, 4096, 0, 0}, {WEIGHT_NVFP4, 512, 0, 0}, {WEIGHT_NVFP4, 512, 0, 0}},
+     NOTHING},
+    {"nvfp4 down of 768", 768, 1, {{WEIGHT_NVFP4, 2048, 0, 0}}, NOTHING},
+    {"nvfp4 5760 x 2880", 2880, 1, {{WEIGHT_NVFP4, 5760, 0, 0}}, BIAS},
+    {"nvfp4 down of 11008", 11008, 1, {{WEIGHT_NVFP4, 4096, 0, 0}}, NOTHING},
+    {"nvfp4 of uneven rows", 1040, 1, {{WEIGHT_NVFP4, 4099, 0, 0}}, BIAS},
+    {"mxfp4 2880 x 2880", 2880, 1, {{WEIGHT_MXFP4, 2880, 0, 0}}, BIAS},
+    {"fp8 blocks, 1536", 1536, 1, {{WEIGHT_FP8, 2048, 128, 128}}, NOTHING},
+    {"fp8 blocks, uneven", 2112, 1, {{WEIGHT_FP8, 1500, 128, 128}}, BIAS},
+    {"fp8 channel 4096", 4096, 1, {{WEIGHT_FP8, 3072, 1, 4096}}, NOTHING},
+    {"bf16 head", 2048, 1, {{WEIGHT_BF16, 32000, 0, 0}}, NOTHING},
+    {"bf16 gate_up, uneven", 2880, 2, {{WEIGHT_BF16, 1441, 0, 0}, {WEIGHT_BF16, 1441, 0, 0}}, BIAS},
+    {"f16 2048", 2048, 1, {{WEIGHT_F16, 2048, 0, 0}}, NOTHING},
+    {"three formats, large",
+     2048,
+     3,
+     {{WEIGHT_NVFP4, 1024, 0, 0}, {WEIGHT_FP8, 512, 128, 128}, {WEIGHT_BF16, 520, 0, 0}},
+     BIAS},
+};
+
+struct embed_case {
+    struct case_part part;
+    int64_t cols;
+    float scale;
+};
+static const struct embed_case EMBED_CASES[] = {
+    {{WEIGHT_BF16, 50, 0, 0}, 576, 1.0f},   {{WEIGHT_BF16, 3, 0, 0}, 17, 24.0f},
+    {{WEIGHT_F16, 9, 0, 0}, 33, 1.0f},      {{WEIGHT_F32, 9, 0, 0}, 300, 0.5f},
+    {{WEIGHT_FP8, 20, 1, 96}, 96, 1.0f},    {{WEIGHT_FP8, 300, 128, 128}, 257, 1.0f},
+    {{WEIGHT_NVFP4, 20, 0, 0}, 2064, 3.0f}, {{WEIGHT_MXFP4, 7, 0, 0}, 96, 1.0f},
 };
 
 struct norm_case {
@@ -123,6 +202,13 @@ static const struct attention_case ATTENTION_CASES[] = {
     {3, 1, 22, 90, 0, 5, true, true, KV_WINDOW},
 };
 
+static const struct attention_case LARGE_ATTENTION_CASES[] = {
+    {32, 4, 128, 1100, 0, 0, false, false, KV_FULL},
+    {64, 8, 64, 700, 128, 0, true, false, KV_WINDOW},
+    {16, 2, 256, 900, 0, 0, false, true, KV_FULL},
+    {8, 4, 256, 800, 512, 50, false, false, KV_WINDOW},
+};
+
 struct route_case {
     const char *name;
     int64_t cols;
@@ -164,6 +250,15 @@ static const struct moe_case MOE_CASES[] = {
      false},
 };
 
+static const struct moe_case LARGE_MOE_CASES[] = {
+    {"moe nvfp4, 768 of 2048", WEIGHT_NVFP4, 2048, 768, 12, 8, LINEAR_ADD, GLU_SILU, 0, false,
+     false, false},
+    {"moe mxfp4, 2880 of 2880", WEIGHT_MXFP4, 2880, 2880, 7, 4, LINEAR_ADD, GLU_CLAMPED, 7, true,
+     true, false},
+    {"moe nvfp4, 512 of 1040", WEIGHT_NVFP4, 1040, 512, 12, 8, LINEAR_STORE, GLU_SILU, 0, false,
+     false, true},
+};
+
 struct gdn_case {
     const char *name;
     struct gdn_shape shape; /* key heads, value heads, key_dim, value_dim */
@@ -176,5 +271,6 @@ static const struct gdn_case GDN_CASES[] = {
     {"gdn, of the size in use", {1, 2, 128, 128}, 70},
     {"gdn, one by one", {1, 3, 1, 1}, 66},
 };
+static const struct gdn_case LARGE_GDN_CASES[] = {{"gdn, all heads", {16, 32, 128, 128}, 150}};
 
 #endif

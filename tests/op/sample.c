@@ -1,46 +1,42 @@
 /* The sampler against its definition written plainly: sort everything, filter, compare. */
-#include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdlib.h>
-#include <string.h>
+#include "op/harness.h"
 
-#include <cmocka.h>
+enum { VOCAB = 500, LOGIT_ROWS = 7 };
 
-#include "backend/backend.h"
-#include "base/rng.h"
-
-enum { VOCAB = 500 };
-
+/* The GPU, or what stands in for it, if it is asked for; else the reference, whose sampler the fast
+ * backend shares. */
 static struct backend *be;
+static float *given; /* [LOGIT_ROWS, VOCAB] of ops */
 
 static int open_it(void **state) {
     (void)state;
-    struct backend_options options = {.kind = BACKEND_CPU_REFERENCE, .threads = 1};
-    struct step_limits max = {.rows = 1,
-                              .seqs = 1,
-                              .out_rows = 1,
-                              .max_blocks = 1,
-                              .max_cols = 16,
-                              .max_heads = 1,
-                              .max_head_dim = 16,
-                              .vocab = VOCAB};
-    if (backend_open(&options, &be, NULL) < 0) return -1;
-    return be->ops->reserve(be, &max, NULL);
+    for (size_t i = 0; i < COUNT(TARGETS) && be == NULL; i++) {
+        if (test_gpu() == NULL || TARGETS[i].asked) be = target_open(&TARGETS[i], 1);
+    }
+    given = floats(LOGIT_ROWS * VOCAB);
+    return be ? 0 : -1;
 }
 
 static int close_it(void **state) {
     (void)state;
+    op_free(given);
     backend_close(be);
     return 0;
+}
+
+/* Rows of what is in `given`. */
+static void sample_rows(const int32_t *row, const struct sample_row *params, int count,
+                        struct sample_result *results) {
+    be->ops->step_begin(be, &(struct batch){.rows = LOGIT_ROWS, .out_rows = LOGIT_ROWS});
+    be->ops->sample(be, &(struct op_sample){given, VOCAB, VOCAB, row, params, results, count});
+    end_step(be);
 }
 
 static struct sample_result sample(const float *logits, const struct sample_row *row) {
     struct sample_result result;
     const int32_t zero = 0;
-    be->ops->sample(be, &(struct op_sample){logits, VOCAB, VOCAB, &zero, row, &result, 1});
+    memcpy(given, logits, VOCAB * sizeof *given);
+    sample_rows(&zero, row, 1, &result);
     return result;
 }
 
@@ -211,6 +207,50 @@ static void logprobs_are_of_the_raw_row(void **state) {
     }
 }
 
+/* Many rows at once, in any order, some twice: each as if it were alone. */
+static void rows_do_not_meet(void **state) {
+    (void)state;
+    static const int32_t rows[] = {3, 0, 6, 3, 5, 1};
+    enum { COUNT_ROWS = sizeof rows / sizeof rows[0] };
+    static float logits[LOGIT_ROWS][VOCAB];
+    static const int32_t seen[] = {7, 1, 400}, generated[] = {0, 2, 1};
+    struct sample_row params[COUNT_ROWS];
+    struct sample_result together[COUNT_ROWS];
+    memset(together, 0, sizeof together);
+    for (uint64_t r = 0; r < LOGIT_ROWS; r++) random_logits(logits[r], 60 + r);
+    logits[5][77] = NAN;
+    for (int i = 0; i < COUNT_ROWS; i++) {
+        params[i] = plain_row();
+        params[i].temperature = (float)(i % 3) * 0.5f;
+        params[i].top_k = i % 2 ? 40 : 0;
+        params[i].top_p = i % 4 == 2 ? 0.9f : 1;
+        params[i].seed = 3;
+        params[i].position = (uint64_t)i;
+        params[i].top_count = 4 * i;
+        params[i].want_logprob = i % 3 != 1;
+        if (i < 2) continue;
+        params[i].seen = seen;
+        params[i].generated = generated;
+        params[i].seen_count = 3;
+        params[i].repetition_penalty = 1.3f;
+    }
+    memcpy(given, logits, sizeof logits);
+    sample_rows(rows, params, COUNT_ROWS, together);
+    for (int i = 0; i < COUNT_ROWS; i++) {
+        struct sample_result alone = sample(logits[rows[i]], &params[i]);
+        assert_int_equal(together[i].finite, alone.finite);
+        assert_int_equal(alone.finite, rows[i] != 5);
+        assert_true(together[i].logits_hash == alone.logits_hash);
+        assert_int_equal(together[i].token, alone.token);
+        if (!alone.finite || !params[i].want_logprob) continue;
+        assert_true(together[i].logprob == alone.logprob);
+        for (int k = 0; k < params[i].top_count; k++) {
+            assert_int_equal(together[i].top_ids[k], alone.top_ids[k]);
+            assert_true(together[i].top_logprobs[k] == alone.top_logprobs[k]);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(draws_follow_the_distribution),
@@ -219,6 +259,7 @@ int main(void) {
         cmocka_unit_test(penalties_change_what_was_seen),
         cmocka_unit_test(unsound_rows_are_said),
         cmocka_unit_test(logprobs_are_of_the_raw_row),
+        cmocka_unit_test(rows_do_not_meet),
     };
     return cmocka_run_group_tests(tests, open_it, close_it);
 }

@@ -29,15 +29,16 @@ static inline void case_fill(float *out, int64_t n, uint64_t stream, float scale
 
 static inline void case_weight_plain(struct weight *w, uint64_t stream) {
     const int64_t n = w->rows * w->cols;
-    uint8_t *data = mem_alloc((size_t)n * 4);
-    for (int64_t i = 0; i < n; i++) {
+    const int64_t size = w->format == WEIGHT_F32 ? 4 : w->format == WEIGHT_FP8 ? 1 : 2;
+    uint8_t *data = mem_alloc((size_t)(n * size));
+    for (int64_t i = 0; i < n && w->format == WEIGHT_FP8; i++) {
+        uint8_t byte = (uint8_t)case_bits(stream, (uint64_t)i);
+        data[i] = (byte & 0x7F) == 0x7F ? 1 : byte; /* every code, subnormals too */
+    }
+    for (int64_t i = 0; i < n && w->format != WEIGHT_FP8; i++) {
         float x = case_normal(stream, (uint64_t)i) * 0.5f;
         uint16_t half = w->format == WEIGHT_F16 ? fp16_encode(x) : bf16_encode(x);
-        uint8_t byte = (uint8_t)case_bits(stream, (uint64_t)i);
-        if ((byte & 0x7F) == 0x7F) byte = 1;
-        if (w->format == WEIGHT_F32) memcpy(data + i * 4, &x, 4);
-        if (w->format == WEIGHT_F16 || w->format == WEIGHT_BF16) memcpy(data + i * 2, &half, 2);
-        if (w->format == WEIGHT_FP8) data[i] = byte; /* every code, subnormals too */
+        memcpy(data + i * size, size == 4 ? (void *)&x : (void *)&half, (size_t)size);
     }
     w->data = data;
 }
@@ -83,10 +84,18 @@ static inline struct weight case_weight(const struct case_part *part, int64_t co
     return w;
 }
 
+/* Loading refuses negative scales of NVFP4, of which the reference knows nothing. */
+static inline void case_scales_positive(struct weight *w) {
+    uint8_t *scale = (uint8_t *)(uintptr_t)w->block_scale;
+    for (int64_t i = 0; w->format == WEIGHT_NVFP4 && i < w->rows * w->cols / 16; i++)
+        scale[i] &= 0x7F;
+}
+
 static inline void case_weight_free(struct weight *w) {
     free((void *)(uintptr_t)w->data);
     free((void *)(uintptr_t)w->block_scale);
     free((void *)(uintptr_t)w->scale);
+    free((void *)(uintptr_t)w->pre_scale);
 }
 
 /* One element, exact: every product here has few enough bits for a double. */
