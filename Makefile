@@ -18,7 +18,7 @@ all:
 
 # The CUDA backend, a module of its own beside the program; the runtime is linked statically.
 CUDA_ARCHS ?= 80 90a 100a 120a
-CUDA_HOST = src/backend/cpu/sample.c $(addprefix src/base/,error.c str.c rng.c)
+CUDA_HOST = $(addprefix src/base/,error.c str.c)
 CUDA_FLAGS = $(NVCC_FLAGS) -O3 -Iinclude -D_GNU_SOURCE -Xcompiler -fPIC
 cuda: all
 	@test -n "$(NVCC)" || { echo "make $@: no nvcc here" >&2; exit 1; }

@@ -22,7 +22,6 @@
 
 extern "C" {
 #include "backend/backend.h"
-#include "backend/cpu/cpu.h"
 #include "base/error.h"
 #include "base/str.h"
 }
@@ -86,8 +85,7 @@ struct cuda_backend {
     int32_t *host_batch, *dev_batch; /* pinned and device: all arrays of a step */
     float *moe_gate_up, *moe_slots; /* scratch of the experts */
     uint16_t *moe_inner;
-    struct cpu_backend sampler; /* its scratch only: rows are drawn on the host */
-    float *host_logits;         /* pinned [vocab] */
+    char *host_sample, *dev_sample; /* pinned and device: what the sampler is given, and scratch */
 };
 
 /* Keeps the first error and where it came from. */
@@ -302,6 +300,12 @@ int cuda_moe_reserve(struct cuda_backend *cuda, const struct step_limits *max,
 void cuda_moe_release(struct cuda_backend *cuda);
 void cuda_route(struct backend *be, const struct op_route *op);
 void cuda_moe(struct backend *be, const struct op_moe *op);
+/* sample.cu */
+size_t cuda_sample_bytes(const struct step_limits *max);
+int cuda_sample_reserve(struct cuda_backend *cuda, const struct step_limits *max,
+                        struct imp_error *err);
+void cuda_sample_release(struct cuda_backend *cuda);
+void cuda_sample(struct backend *be, const struct op_sample *op);
 /* gdn.cu */
 size_t cuda_gdn_state_bytes(struct backend *be, const struct gdn_shape *shape);
 void cuda_gdn(struct backend *be, const struct op_gdn *op);
