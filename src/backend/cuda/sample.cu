@@ -1,9 +1,9 @@
 /* The sampler: packing, the scan that every row gets, and logprobs. sample_draw.cu draws.
  *
  * Greedy rows need the scan alone. Against the CPU's sampler on the same logits: finite, the hash,
- * arg max, ties, and which ids top-k keeps are equal. Masses differ in the last place, where the two
- * libraries' expf do and because the CPU's sums are rounded: a draw or the end of top-p that falls
- * that close to a boundary may take the neighbour. */
+ * arg max, ties, and which ids top-k keeps are equal. Masses differ in the last place, where the
+ * two libraries' expf do and because the CPU's sums are rounded: a draw or the end of top-p that
+ * falls that close to a boundary may take the neighbour. */
 #include "backend/cuda/sample.cuh"
 
 #include <math.h>
@@ -21,22 +21,26 @@ __global__ void scan_kernel(struct sample_round r) {
     const int warp = threadIdx.x / WARP, slot = blockIdx.y;
     depend_wait();
     depend_release();
-    const struct sample_args &a = r.args[slot];
+    const struct sample_args a = r.args[slot];
     struct sample_state *state = &r.state[slot];
     float x[PART_EACH];
-    uint64_t hash = 0, best = 0;
-    uint32_t largest = 0;
+    uint64_t hash = 0;
+    uint32_t largest = 0, most = 0;
+    int at = 0;
     load_part(r, a, x);
-    for (int j = 0; j < PART_EACH; j++) {
-        const int64_t id = part_column(j);
-        if (id < r.vocab) hash += hash_element(x[j], (uint32_t)id);
-        if (id < r.usable) largest = max(largest, logit_key(x[j]));
-    }
+    for (int j = 0; j < PART_EACH; j++)
+        if (part_column(j) < r.vocab) hash += hash_element(x[j], (uint32_t)part_column(j));
+    for (int j = 0; a.seen_count > 0 && j < PART_EACH; j++)
+        if (part_column(j) < r.usable) largest = max(largest, logit_key(x[j]));
     penalise_part(r, a, x);
     for (int j = 0; j < PART_EACH; j++) {
-        const int64_t id = part_column(j);
-        if (id < r.usable) best = max(best, best_of(logit_key(x[j]), (uint32_t)id));
+        const uint32_t key = logit_key(x[j]);
+        if (part_column(j) >= r.usable || key <= most) continue;
+        most = key;
+        at = part_column(j);
     }
+    if (a.seen_count == 0) largest = most;
+    uint64_t best = best_of(most, (uint32_t)at);
     hash = warp_sum_mass(hash);
     best = warp_best(best);
     largest = __reduce_max_sync(~0u, largest);
@@ -61,8 +65,7 @@ __global__ void scan_kernel(struct sample_round r) {
 }
 
 /* The largest of a block's values below `limit`; each thread has `count` of them. */
-__device__ __forceinline__ uint64_t block_best_below(const uint64_t *x, int count,
-                                                     uint64_t limit) {
+__device__ __forceinline__ uint64_t block_best_below(const uint64_t *x, int count, uint64_t limit) {
     __shared__ uint64_t warp_most[PART_WARPS];
     uint64_t best = 0;
     for (int i = 0; i < count; i++)
@@ -92,7 +95,7 @@ __global__ void part_logprob_kernel(struct sample_round r) {
     const int64_t part = (int64_t)slot * r.parts + blockIdx.x;
     depend_wait();
     depend_release();
-    const struct sample_args &a = r.args[slot];
+    const struct sample_args a = r.args[slot];
     const uint32_t largest = r.state[slot].largest;
     if (!a.want_logprob || !logits_are_sound(largest)) return;
     const float most = logit_of_key(largest);
@@ -101,7 +104,7 @@ __global__ void part_logprob_kernel(struct sample_round r) {
     double sum = 0;
     load_part(r, a, x);
     for (int j = 0; j < PART_EACH; j++) {
-        const int64_t id = part_column(j);
+        const int id = part_column(j);
         const bool is = id < r.usable;
         if (is) sum += exp((double)__fsub_rn(x[j], most));
         candidate[j] = is ? best_of(logit_key(x[j]), (uint32_t)id) : 0;
@@ -120,7 +123,7 @@ __global__ void row_logprob_kernel(struct sample_round r) {
     const int slot = blockIdx.x;
     depend_wait();
     depend_release();
-    const struct sample_args &a = r.args[slot];
+    const struct sample_args a = r.args[slot];
     struct sample_state *state = &r.state[slot];
     if (!a.want_logprob || !logits_are_sound(state->largest)) return;
     const uint64_t *top = r.part_top + (int64_t)slot * r.parts * CAP_LOGPROBS;
@@ -130,7 +133,7 @@ __global__ void row_logprob_kernel(struct sample_round r) {
     const double norm = log(block_total(sum)) + (double)logit_of_key(state->largest);
     if (threadIdx.x == 0) {
         const int32_t token = a.draws ? state->token : best_id(state->best);
-        state->logprob = (float)((double)r.logits[a.row * r.vocab + token] - norm);
+        state->logprob = (float)((double)r.logits[(int64_t)a.row * r.vocab + token] - norm);
     }
     uint64_t last = ~(uint64_t)0;
     for (int i = 0; i < a.top_count && i < r.usable; i++) {
@@ -270,8 +273,8 @@ static struct sample_round round_of(struct cuda_backend *cuda, const struct op_s
     const struct sample_places p = sample_places(&cuda->limits);
     struct sample_round r = {};
     r.logits = op->logits;
-    r.vocab = op->vocab;
-    r.usable = op->usable;
+    r.vocab = (int)op->vocab;
+    r.usable = (int)op->usable;
     r.rows = rows;
     r.parts = parts_of(op->vocab);
     r.mass_scale = mass_scale(op->usable);

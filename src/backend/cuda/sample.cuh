@@ -35,7 +35,7 @@ struct sample_args {
     int32_t top_k;           /* 0: all */
     uint32_t floor_distance; /* min-p keeps distances up to this */
     bool draws;              /* temperature > 0 */
-    bool ordered;            /* top-k or top-p: the kept ones are drawn in their order, else by id */
+    bool ordered; /* top-k or top-p: the kept ones are drawn in their order, else by id */
     bool want_logprob;
     int32_t top_count;
     uint64_t seed, position;
@@ -47,8 +47,7 @@ struct sample_seen {
 
 struct sample_round {
     const float *logits;
-    int64_t vocab, usable;
-    int rows, parts;
+    int vocab, usable, rows, parts;
     float mass_scale;
     struct sample_state *state;     /* [rows] */
     const struct sample_args *args; /* [rows] */
@@ -56,7 +55,7 @@ struct sample_round {
     /* Scratch. Of rows that are drawn: */
     uint32_t *distance; /* [rows, distance_stride] */
     int64_t distance_stride;
-    uint64_t *part_mass;             /* [rows, parts] */
+    uint64_t *part_mass;            /* [rows, parts] */
     uint64_t *bin_mass, *bin_count; /* [rows, BINS] */
     /* Of rows with logprobs: */
     double *part_total; /* [rows, parts] */
@@ -70,13 +69,13 @@ void cuda_draw(struct cuda_backend *cuda, const struct sample_round *round);
 #ifdef __CUDACC__
 
 /* Value j of this thread in its part of a row is column part_column(j); ascending in j. */
-__device__ __forceinline__ int64_t part_column(int j) {
-    return (int64_t)blockIdx.x * PART + j * PART_THREADS + threadIdx.x;
+__device__ __forceinline__ int part_column(int j) {
+    return (int)(blockIdx.x * PART + j * PART_THREADS + threadIdx.x);
 }
 
-__device__ __forceinline__ void load_part(const struct sample_round &r,
-                                          const struct sample_args &a, float x[PART_EACH]) {
-    const float *row = r.logits + a.row * r.vocab;
+__device__ __forceinline__ void load_part(const struct sample_round &r, const struct sample_args &a,
+                                          float x[PART_EACH]) {
+    const float *row = r.logits + (int64_t)a.row * r.vocab;
     for (int j = 0; j < PART_EACH; j++) x[j] = part_column(j) < r.vocab ? row[part_column(j)] : 0;
 }
 
@@ -90,7 +89,7 @@ __device__ __forceinline__ void penalise_part(const struct sample_round &r,
     __syncthreads();
     for (int i = threadIdx.x; i < a.seen_count; i += PART_THREADS) {
         const struct sample_seen seen = r.seen[a.seen_first + i];
-        const int64_t at = seen.id - (int64_t)blockIdx.x * PART;
+        const int at = seen.id - (int)blockIdx.x * PART;
         if (at < 0 || at >= PART) continue;
         float y = part[at];
         y = y > 0 ? __fdiv_rn(y, a.repetition_penalty) : __fmul_rn(y, a.repetition_penalty);
@@ -119,7 +118,7 @@ INLINE_FN uint64_t best_of(uint32_t key, uint32_t id) {
     return (uint64_t)key << 32 | (uint32_t)~id;
 }
 INLINE_FN int32_t best_id(uint64_t best) {
-    return (int32_t)~(uint32_t)best;
+    return (int32_t) ~(uint32_t)best;
 }
 
 #endif

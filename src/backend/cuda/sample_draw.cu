@@ -1,12 +1,12 @@
 /* Drawing a row's token: two kernels after the scan.
  *
  * bins_kernel makes distances of the logits and sorts them into BINS by distance, with how many
- * candidates and how much mass each bin has; of rows without top-k and top-p it only sums the masses
- * of each part. draw_kernel, a block a row, then asks three or four times the same question: which
- * is the first candidate in order at which count or mass reaches so much? The bins say in which of
- * them it is; what is in there, most often a few hundred, is gathered, sorted and summed in shared
- * memory. If more fall into one bin than that holds, they are sorted into finer bins first, by
- * their orders, of which no two are equal.
+ * candidates and how much mass each bin has; of rows without top-k and top-p it only sums the
+ * masses of each part. draw_kernel, a block a row, then asks three or four times the same question:
+ * which is the first candidate in order at which count or mass reaches so much? The bins say in
+ * which of them it is; what is in there, most often a few hundred, is gathered, sorted and summed
+ * in shared memory. If more fall into one bin than that holds, they are sorted into finer bins
+ * first, by their orders, of which no two are equal.
  *
  * Top-k, top-p and min-p each keep a prefix of the order, so each is one such question, and so is
  * the draw from what is left. */
@@ -14,6 +14,7 @@
 
 enum { DRAW_THREADS = 1024, DRAW_WARPS = DRAW_THREADS / WARP, LIST = 4 * DRAW_THREADS };
 static_assert((int)PART <= (int)LIST, "a part is gathered whole");
+static_assert((int)DRAW_WARPS == (int)WARP, "a warp sums what the warps have");
 
 /* Adds to a sum in shared memory, by two adds of 32 bits: one of 64 is a loop there. */
 __device__ __forceinline__ void add_shared(uint64_t *sum, uint64_t x) {
@@ -41,15 +42,14 @@ __global__ void bins_kernel(struct sample_round r) {
     const int slot = blockIdx.y;
     depend_wait();
     depend_release();
-    const struct sample_args &a = r.args[slot];
-    const struct sample_state &state = r.state[slot];
-    if (!a.draws || !logits_are_sound(state.largest)) return;
+    const struct sample_args a = r.args[slot];
+    if (!a.draws || !logits_are_sound(r.state[slot].largest)) return;
+    const float most = logit_of_key((uint32_t)(r.state[slot].best >> 32));
     for (int b = threadIdx.x; a.ordered && b < BINS; b += PART_THREADS) mass[b] = count[b] = 0;
     float x[PART_EACH];
     load_part(r, a, x);
     penalise_part(r, a, x);
     __syncthreads();
-    const float most = logit_of_key((uint32_t)(state.best >> 32));
     uint32_t tail = 0; /* of the last bin, where all would meet */
     uint64_t sum = 0;
     for (int j = 0; j < PART_EACH; j++) {
@@ -113,24 +113,26 @@ struct draw_place {
 };
 enum draw_by { BY_COUNT, BY_MASS, BY_ORDER };
 
+/* The sum of x over the lanes up to and with this one. */
+__device__ __forceinline__ uint64_t warp_sum_up(uint64_t x) {
+    for (int step = 1; step < WARP; step *= 2) {
+        const uint64_t other = __shfl_up_sync(~0u, x, step);
+        if ((int)threadIdx.x % WARP >= step) x += other;
+    }
+    return x;
+}
+
 /* The sum of x over the threads before this one; of all of them into *total. */
 __device__ __forceinline__ uint64_t block_before(uint64_t x, uint64_t *warp, uint64_t *total) {
-    const int lane = threadIdx.x % WARP;
-    uint64_t sum = x;
-    for (int step = 1; step < WARP; step *= 2) {
-        const uint64_t other = __shfl_up_sync(~0u, sum, step);
-        if (lane >= step) sum += other;
-    }
+    const int lane = threadIdx.x % WARP, own = threadIdx.x / WARP;
+    const uint64_t sum = warp_sum_up(x);
     __syncthreads(); /* warp may still be read from the last time */
-    if (lane == WARP - 1) warp[threadIdx.x / WARP] = sum;
+    if (lane == WARP - 1) warp[own] = sum;
     __syncthreads();
-    uint64_t before = sum - x;
-    *total = 0;
-    for (int i = 0; i < DRAW_WARPS; i++) {
-        if (i < (int)threadIdx.x / WARP) before += warp[i];
-        *total += warp[i];
-    }
-    return before;
+    const uint64_t warps = warp_sum_up(warp[lane]); /* as many warps as lanes */
+    const uint64_t before = __shfl_sync(~0u, warps, own ? own - 1 : 0);
+    *total = __shfl_sync(~0u, warps, WARP - 1);
+    return (own ? before : 0) + sum - x;
 }
 
 /* Every sum[i] becomes the sum of all up to and with it. */
@@ -144,18 +146,24 @@ template <int N> __device__ void sum_up(uint64_t *sum, uint64_t *warp) {
     __syncthreads();
 }
 
-/* f(distance, id) for every candidate of the row; the next load is on its way meanwhile. */
-template <class F> __device__ __forceinline__ void each_candidate(const struct draw_row &d, F f) {
+/* f(order) for every candidate inside a span; the next load is on its way meanwhile. */
+template <class F>
+__device__ __forceinline__ void each_inside(const struct draw_row &d, const struct draw_span &span,
+                                            F f) {
     const uint4 *four = (const uint4 *)d.distance;
-    const int64_t usable = d.r->usable, n = (usable + 3) / 4;
+    const int usable = d.r->usable, n = (usable + 3) / 4, first = threadIdx.x;
+    const uint32_t nearest = (uint32_t)(span.from >> ORDER_ID_BITS);
+    const uint32_t width = (uint32_t)((span.to - 1) >> ORDER_ID_BITS) - nearest;
     uint4 next = {};
-    if (threadIdx.x < n) next = four[threadIdx.x];
-    for (int64_t i = threadIdx.x; i < n; i += DRAW_THREADS) {
-        const uint4 now = next;
+    if (first < n) next = four[first];
+    for (int i = first; i < n; i += DRAW_THREADS) {
+        const uint32_t distance[4] = {next.x, next.y, next.z, next.w};
         if (i + DRAW_THREADS < n) next = four[i + DRAW_THREADS];
-        const uint32_t distance[4] = {now.x, now.y, now.z, now.w};
-        for (int j = 0; j < 4; j++)
-            if (4 * i + j < usable) f(distance[j], (uint32_t)(4 * i + j));
+        for (int j = 0; j < 4; j++) {
+            if (distance[j] - nearest > width || 4 * i + j >= usable) continue;
+            const uint64_t order = order_of(distance[j], (uint32_t)(4 * i + j));
+            if (order >= span.from && order < span.to) f(order);
+        }
     }
 }
 
@@ -176,12 +184,10 @@ __device__ void fill_bins(struct draw_shared *s, const struct draw_row &d,
     __syncthreads();
     for (int b = threadIdx.x; b < BINS; b += DRAW_THREADS) s->bin_mass[b] = s->bin_count[b] = 0;
     __syncthreads();
-    each_candidate(d, [&](uint32_t distance, uint32_t id) {
-        const uint64_t order = order_of(distance, id);
-        if (order < span.from || order >= span.to) return;
+    each_inside(d, span, [&](uint64_t order) {
         const int b = (int)((order - span.from) >> shift);
-        add_shared(&s->bin_count[b], 1);
-        add_shared(&s->bin_mass[b], mass_of(distance, d.r->mass_scale));
+        atomicAdd((uint32_t *)&s->bin_count[b], 1u); /* little-endian, and no carry */
+        add_shared(&s->bin_mass[b], mass_of_order(order, d.r->mass_scale));
     });
     sum_up<BINS>(s->bin_mass, s->warp);
     sum_up<BINS>(s->bin_count, s->warp);
@@ -256,16 +262,12 @@ __device__ void gather(struct draw_shared *s, const struct draw_row &d,
     __syncthreads();
     if (threadIdx.x == 0) s->gathered = 0;
     __syncthreads();
-    each_candidate(d, [&](uint32_t distance, uint32_t id) {
-        const uint64_t order = order_of(distance, id);
-        if (order >= span.from && order < span.to) s->list[atomicAdd(&s->gathered, 1u)] = order;
-    });
+    each_inside(d, span, [&](uint64_t order) { s->list[atomicAdd(&s->gathered, 1u)] = order; });
     __syncthreads();
     sort_list(s->list, n);
     for (int i = threadIdx.x; i < LIST; i += DRAW_THREADS)
         s->list_mass[i] =
-            (i < n ? mass_of((uint32_t)(s->list[i] >> ORDER_ID_BITS), d.r->mass_scale) : 0) +
-            (i == 0 ? span.mass : 0);
+            (i < n ? mass_of_order(s->list[i], d.r->mass_scale) : 0) + (i == 0 ? span.mass : 0);
     sum_up<LIST>(s->list_mass, s->warp);
 }
 
@@ -279,8 +281,9 @@ __device__ bool holds(const struct draw_shared *s, const struct draw_span &span,
 
 /* The first candidate at which the target is reached, which is within reach. BY_ORDER: the last one
  * up to that order. *span: what the list holds, kept from one call to the next. */
-__device__ struct draw_place find(struct draw_shared *s, const struct draw_row &d,
-                                  struct draw_span *span, enum draw_by by, uint64_t target) {
+__device__ __noinline__ struct draw_place find(struct draw_shared *s, const struct draw_row &d,
+                                               struct draw_span *span, enum draw_by by,
+                                               uint64_t target) {
     if (!holds(s, *span, by, target)) {
         *span = find_span(s, d, by, target);
         gather(s, d, *span);
@@ -297,7 +300,7 @@ __device__ struct draw_place find(struct draw_shared *s, const struct draw_row &
 
 /* Top-k, top-p, min-p, and the draw in the order of candidates. The drawn id. */
 __device__ uint32_t draw_ordered(struct draw_shared *s, const struct draw_row &d) {
-    const struct sample_args &a = *d.a;
+    const struct sample_args a = *d.a;
     struct draw_span span = {};
     struct draw_place last = {~(uint64_t)0, 0};
     if (a.top_k > 0) {
@@ -319,7 +322,7 @@ __device__ uint32_t draw_ordered(struct draw_shared *s, const struct draw_row &d
 
 /* The draw in the order of ids, from all that min-p keeps. */
 __device__ uint32_t draw_by_id(struct draw_shared *s, const struct draw_row &d) {
-    const struct sample_args &a = *d.a;
+    const struct sample_args a = *d.a;
     const uint64_t *mass = d.r->part_mass + d.slot * d.r->parts;
     const int each = (d.r->parts + DRAW_THREADS - 1) / DRAW_THREADS;
     const int first = threadIdx.x * each, end = min(first + each, d.r->parts);
@@ -335,16 +338,15 @@ __device__ uint32_t draw_by_id(struct draw_shared *s, const struct draw_row &d) 
         s->before = before;
     }
     __syncthreads();
-    const int64_t start = (int64_t)s->part * PART;
+    const int start = s->part * PART;
     for (int i = threadIdx.x; i < LIST; i += DRAW_THREADS) {
         const bool is = i < PART && start + i < d.r->usable;
         const uint32_t distance = is ? d.distance[start + i] : DISTANCE_NEVER;
-        const bool kept = distance <= a.floor_distance;
-        s->list_mass[i] = (kept ? mass_of(distance, d.r->mass_scale) : 0) + (i ? 0 : s->before);
+        const uint64_t w = distance <= a.floor_distance ? mass_of(distance, d.r->mass_scale) : 0;
+        s->list_mass[i] = w + (i == 0 ? s->before : 0);
     }
     sum_up<LIST>(s->list_mass, s->warp);
-    const int64_t id = start + first_at_least(s->list_mass, PART, target);
-    return (uint32_t)min(id, d.r->usable - 1);
+    return (uint32_t)min(start + first_at_least(s->list_mass, PART, target), d.r->usable - 1);
 }
 
 __global__ void __launch_bounds__(DRAW_THREADS) draw_kernel(struct sample_round r) {

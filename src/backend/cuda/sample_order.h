@@ -1,16 +1,18 @@
-/* The order of candidates and what each weighs, as integers: the same lines for the device and for a
- * test on the host.
+/* The order of candidates and what each weighs, as integers: the same lines for the device and for
+ * a test on the host.
  *
- * A candidate's distance is how far its scaled logit lies below the largest one: 0 and up. Its order
- * is the bits of the distance, which rise with it, above its id: ascending orders are descending
- * logits, ties to the lower id, and no two are equal. Every filter keeps a prefix of that order.
+ * A candidate's distance is how far its scaled logit lies below the largest one: 0 and up. Its
+ * order is the bits of the distance, which rise with it, above its id: ascending orders are
+ * descending logits, ties to the lower id, and no two are equal. Every filter keeps a prefix of
+ * that order.
  *
- * Its mass is e^-distance in fixed point. Sums of masses are exact, so they may be made in any order
- * and by atomics, and still a draw is a function of its row alone. */
+ * Its mass is e^-distance in fixed point. Sums of masses are exact, so they may be made in any
+ * order and by atomics, and still a draw is a function of its row alone. */
 #ifndef IMP_BACKEND_CUDA_SAMPLE_ORDER_H
 #define IMP_BACKEND_CUDA_SAMPLE_ORDER_H
 
 #include <math.h>
+#include <stdbool.h>
 
 #include "num/fp.h"
 
@@ -56,6 +58,9 @@ INLINE_FN uint64_t mass_of(uint32_t distance, float scale) {
     const float d = fp32_from_bits(distance);
     if (!(d < BIN_TAIL / BINS_PER_UNIT)) return 0;
     return (uint64_t)rintf(expf(-d) * scale);
+}
+INLINE_FN uint64_t mass_of_order(uint64_t order, float scale) {
+    return mass_of((uint32_t)(order >> ORDER_ID_BITS), scale);
 }
 /* The largest scale under which the masses of so many candidates stay below 2^63. */
 INLINE_FN float mass_scale(int64_t candidates) {
