@@ -18,7 +18,7 @@ all:
 
 # The CUDA backend, a module of its own beside the program; the runtime is linked statically.
 CUDA_ARCHS ?= 80 90a 100a 120a
-CUDA_HOST = src/backend/cpu/sample.c $(addprefix src/base/,error.c str.c rng.c)
+CUDA_HOST = $(addprefix src/base/,error.c str.c)
 CUDA_FLAGS = $(NVCC_FLAGS) -O3 -Iinclude -D_GNU_SOURCE -Xcompiler -fPIC
 cuda: all
 	@test -n "$(NVCC)" || { echo "make $@: no nvcc here" >&2; exit 1; }
@@ -80,7 +80,7 @@ cuda-check:
 
 # The programs of tests/op that the GPU runs, to be carried to its machine: in build/gpu-ops with the
 # one library that it may lack, since cmocka comes without an archive.
-GPU_OPS = fast attention gdn moe rows sample
+GPU_OPS = fast attention gdn moe rows sample sample_match
 gpu-ops:
 	@$(CONFIGURE) -B $(BUILD) -DIMP_TESTS=ON $(CMAKE_FLAGS) >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS) --target $(GPU_OPS:%=test_%)

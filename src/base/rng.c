@@ -2,36 +2,11 @@
 
 #include <math.h>
 
-void rng_block(uint64_t seed, uint64_t stream, uint64_t counter, uint32_t out[4]) {
-    uint32_t c[4] = {(uint32_t)counter, (uint32_t)(counter >> 32), (uint32_t)stream,
-                     (uint32_t)(stream >> 32)};
-    uint32_t key[2] = {(uint32_t)seed, (uint32_t)(seed >> 32)};
-    for (int round = 0; round < 10; round++) {
-        uint64_t p0 = (uint64_t)0xD2511F53u * c[0], p1 = (uint64_t)0xCD9E8D57u * c[2];
-        uint32_t next[4] = {(uint32_t)(p1 >> 32) ^ c[1] ^ key[0], (uint32_t)p1,
-                            (uint32_t)(p0 >> 32) ^ c[3] ^ key[1], (uint32_t)p0};
-        for (int i = 0; i < 4; i++) c[i] = next[i];
-        key[0] += 0x9E3779B9u;
-        key[1] += 0xBB67AE85u;
-    }
-    for (int i = 0; i < 4; i++) out[i] = c[i];
-}
-
-static double unit(uint32_t high, uint32_t low) {
-    return (double)((uint64_t)high << 21 ^ (uint64_t)(low >> 11)) * 0x1p-53;
-}
-
-double rng_uniform(uint64_t seed, uint64_t stream, uint64_t counter) {
-    uint32_t r[4];
-    rng_block(seed, stream, counter, r);
-    return unit(r[0], r[1]);
-}
-
 double rng_normal(uint64_t seed, uint64_t stream, uint64_t counter) {
     uint32_t r[4];
     rng_block(seed, stream, counter, r);
-    double radius = sqrt(-2.0 * log(1.0 - unit(r[0], r[1])));
-    return radius * cos(6.283185307179586 * unit(r[2], r[3]));
+    double radius = sqrt(-2.0 * log(1.0 - rng_unit(r[0], r[1])));
+    return radius * cos(6.283185307179586 * rng_unit(r[2], r[3]));
 }
 
 /* The quantile of probability p >= 1/2, by Newton's method from a smaller one: the distribution is

@@ -18,19 +18,15 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef __CUDACC__
-#define FP_FN static __host__ __device__ __forceinline__
-#else
-#define FP_FN static inline
-#endif
+#include "base/inline.h"
 
-FP_FN uint32_t fp32_bits(float x) {
+INLINE_FN uint32_t fp32_bits(float x) {
     uint32_t u;
     memcpy(&u, &x, sizeof u);
     return u;
 }
 
-FP_FN float fp32_from_bits(uint32_t u) {
+INLINE_FN float fp32_from_bits(uint32_t u) {
     float x;
     memcpy(&x, &u, sizeof x);
     return x;
@@ -38,23 +34,23 @@ FP_FN float fp32_from_bits(uint32_t u) {
 
 /* ---- BF16 ---- */
 
-FP_FN float bf16_decode(uint16_t b) {
+INLINE_FN float bf16_decode(uint16_t b) {
     return fp32_from_bits((uint32_t)b << 16);
 }
 
-FP_FN uint16_t bf16_encode(float x) {
+INLINE_FN uint16_t bf16_encode(float x) {
     uint32_t u = fp32_bits(x);
     if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(u >> 16 | 0x40u); /* quiet NaN */
     return (uint16_t)((u + 0x7FFFu + (u >> 16 & 1u)) >> 16);
 }
 
-FP_FN float bf16_round(float x) {
+INLINE_FN float bf16_round(float x) {
     return bf16_decode(bf16_encode(x));
 }
 
 /* ---- FP16 ---- */
 
-FP_FN float fp16_decode(uint16_t h) {
+INLINE_FN float fp16_decode(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000u) << 16, magnitude = h & 0x7FFFu;
     if (magnitude >= 0x7C00u)
         return fp32_from_bits(sign | 0x7F800000u | (magnitude & 0x3FFu) << 13);
@@ -63,7 +59,7 @@ FP_FN float fp16_decode(uint16_t h) {
     return fp32_from_bits(sign | fp32_bits(subnormal));
 }
 
-FP_FN uint16_t fp16_encode(float x) {
+INLINE_FN uint16_t fp16_encode(float x) {
     uint32_t u = fp32_bits(x), sign = u >> 16 & 0x8000u;
     u &= 0x7FFFFFFFu;
     if (u > 0x7F800000u) return (uint16_t)(sign | 0x7E00u | (u >> 13 & 0x3FFu));
@@ -79,13 +75,13 @@ FP_FN uint16_t fp16_encode(float x) {
 
 /* ---- E4M3FN ---- */
 
-FP_FN float e4m3_decode(uint8_t b) {
+INLINE_FN float e4m3_decode(uint8_t b) {
     /* As FP16 the same bits are the value times 2^-8, subnormals included. */
     if ((b & 0x7Fu) == 0x7Fu) return fp32_from_bits(0x7FC00000u | (uint32_t)(b & 0x80u) << 24);
     return fp16_decode((uint16_t)((b & 0x80u) << 8 | (b & 0x7Fu) << 7)) * 256.0f;
 }
 
-FP_FN uint8_t e4m3_encode(float x) {
+INLINE_FN uint8_t e4m3_encode(float x) {
     uint32_t u = fp32_bits(x), sign = u >> 24 & 0x80u;
     u &= 0x7FFFFFFFu;
     if (u > 0x7F800000u) return (uint8_t)(sign | 0x7Fu);
@@ -102,14 +98,14 @@ FP_FN uint8_t e4m3_encode(float x) {
 
 /* ---- E2M1 ---- */
 
-FP_FN float e2m1_decode(uint8_t code) {
+INLINE_FN float e2m1_decode(uint8_t code) {
     uint32_t e = code >> 1 & 3u, m = code & 1u, sign = (uint32_t)(code & 8u) << 28;
     uint32_t magnitude = e ? (e + 126u) << 23 | m << 22 : (m ? 0x3F000000u : 0u);
     return fp32_from_bits(sign | magnitude);
 }
 
 /* A negative value that rounds to zero keeps its sign: code 8, as the hardware's converter. */
-FP_FN uint8_t e2m1_encode(float x) {
+INLINE_FN uint8_t e2m1_encode(float x) {
     uint32_t u = fp32_bits(x);
     if ((u & 0x7FFFFFFFu) > 0x7F800000u) return 7;
     float a = fp32_from_bits(u & 0x7FFFFFFFu);
@@ -120,13 +116,13 @@ FP_FN uint8_t e2m1_encode(float x) {
 
 /* ---- E8M0 ---- */
 
-FP_FN float e8m0_decode(uint8_t b) {
+INLINE_FN float e8m0_decode(uint8_t b) {
     if (b == 0xFFu) return fp32_from_bits(0x7FC00000u);
     return fp32_from_bits(b ? (uint32_t)b << 23 : 0x00400000u); /* 2^-127 is subnormal */
 }
 
 /* Nearest power of two in value, ties to the even code; zero and below give the smallest. */
-FP_FN uint8_t e8m0_encode(float x) {
+INLINE_FN uint8_t e8m0_encode(float x) {
     uint32_t u = fp32_bits(x);
     if ((u & 0x7FFFFFFFu) > 0x7F800000u) return 0xFFu;
     if (u >> 31 || u == 0) return 0;

@@ -7,13 +7,11 @@
 #include <math.h>
 #include <string.h>
 
-#define XXH_INLINE_ALL
-#include <xxhash.h>
-
 #include "backend/cpu/cpu.h"
 #include "base/caps.h"
 #include "base/error.h"
 #include "base/rng.h"
+#include "num/hash.h"
 
 /* True if candidate a comes before b in the order of the draw. */
 static inline bool before(const float *logits, int32_t a, int32_t b) {
@@ -173,6 +171,18 @@ static bool row_is_sound(const float *logits, int64_t n) {
     return sound && any;
 }
 
+/* Sums side by side, so that the compiler makes vectors of them. */
+VECTOR_CLONES static uint64_t hash_row(const float *row, int64_t n) {
+    enum { LANES = 16 };
+    uint64_t lane[LANES] = {0}, sum = 0;
+    int64_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) lane[j] += hash_element(row[i + j], (uint32_t)(i + j));
+    for (; i < n; i++) sum += hash_element(row[i], (uint32_t)i);
+    for (int j = 0; j < LANES; j++) sum += lane[j];
+    return sum;
+}
+
 void cpu_sample(struct backend *be, const struct op_sample *op) {
     struct cpu_backend *cpu = (struct cpu_backend *)be;
     check(op->usable <= op->vocab && op->usable <= cpu->sample_ids_count);
@@ -182,7 +192,7 @@ void cpu_sample(struct backend *be, const struct op_sample *op) {
         struct sample_result *out = &op->results[i];
         check(row->top_count >= 0 && row->top_count <= CAP_LOGPROBS);
         *out = (struct sample_result){0};
-        out->logits_hash = XXH3_64bits(raw, (size_t)op->vocab * sizeof *raw);
+        out->logits_hash = hash_row(raw, op->vocab);
         out->finite = row_is_sound(raw, op->usable);
         if (!out->finite) continue;
         float *logits = cpu->sample_logits;

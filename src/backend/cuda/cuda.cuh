@@ -13,8 +13,8 @@
  * kernel calls depend_wait() before it reads or writes what others write or read, in every thread
  * block, even one that has nothing to do; what it reads of weights it may ask for earlier. It calls
  * depend_release() as early as it can: at its start, or where its own first loads are on their way.
- * Shared memory is at most 113 KB a block in whatever runs in a decode step, so that the next kernel
- * finds room beside this one. */
+ * Shared memory is at most 113 KB a block in whatever runs in a decode step, so that the next
+ * kernel finds room beside this one. */
 #ifndef IMP_BACKEND_CUDA_CUDA_CUH
 #define IMP_BACKEND_CUDA_CUDA_CUH
 
@@ -23,7 +23,6 @@
 
 extern "C" {
 #include "backend/backend.h"
-#include "backend/cpu/cpu.h"
 #include "base/error.h"
 #include "base/str.h"
 }
@@ -108,8 +107,7 @@ struct cuda_backend {
     int32_t *moe_order;
     struct slot_item *moe_items;
     float *gdn_rows; /* scratch of the gated delta nets */
-    struct cpu_backend sampler; /* its scratch only: rows are drawn on the host */
-    float *host_logits;         /* pinned [vocab] */
+    char *host_sample, *dev_sample; /* pinned and device: what the sampler is given, and scratch */
 };
 
 /* Keeps the first error and where it came from. */
@@ -153,8 +151,8 @@ static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kerne
 }
 /* Allows a kernel that much dynamic shared memory; once, when memory is reserved. */
 template <class K> static void gpu_allow_shared(struct cuda_backend *cuda, K kernel, size_t bytes) {
-    gpu_call(cuda, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        (int)bytes));
+    gpu_call(cuda,
+             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }
 
 static inline struct cuda_backend *cuda_of(struct backend *be) {
@@ -168,10 +166,10 @@ static inline int cuda_rows(const struct cuda_backend *cuda, enum op_rows rows) 
 static inline __host__ __device__ int64_t act_stride(int64_t cols) {
     return (cols + CHUNK_K - 1) / CHUNK_K * CHUNK_K;
 }
-/* Where column k stands in a row of an act. A matrix instruction takes 16 columns; lane quarter c of
- * its operand holds the columns 2c, 2c + 1, 2c + 8, 2c + 9 of those. Four instructions take a group
- * of 64, and this order gives quarter c the columns 16 c .. 16 c + 15, four an instruction: a lane
- * meets one block of scales. It is the order of K in every product. */
+/* Where column k stands in a row of an act. A matrix instruction takes 16 columns; lane quarter c
+ * of its operand holds the columns 2c, 2c + 1, 2c + 8, 2c + 9 of those. Four instructions take a
+ * group of 64, and this order gives quarter c the columns 16 c .. 16 c + 15, four an instruction: a
+ * lane meets one block of scales. It is the order of K in every product. */
 static inline __host__ __device__ int64_t act_place(int64_t k) {
     return (k & ~63) | (k & 12) << 2 | (k & 2) << 2 | (k >> 3 & 6) | (k & 1);
 }
@@ -297,6 +295,12 @@ int cuda_moe_reserve(struct cuda_backend *cuda, const struct step_limits *max,
 void cuda_moe_release(struct cuda_backend *cuda);
 void cuda_route(struct backend *be, const struct op_route *op);
 void cuda_moe(struct backend *be, const struct op_moe *op);
+/* sample.cu */
+size_t cuda_sample_bytes(const struct step_limits *max);
+int cuda_sample_reserve(struct cuda_backend *cuda, const struct step_limits *max,
+                        struct imp_error *err);
+void cuda_sample_release(struct cuda_backend *cuda);
+void cuda_sample(struct backend *be, const struct op_sample *op);
 /* gdn.cu */
 size_t cuda_gdn_state_bytes(struct backend *be, const struct gdn_shape *shape);
 size_t cuda_gdn_bytes(const struct step_limits *max);

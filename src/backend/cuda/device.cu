@@ -1,4 +1,4 @@
-/* The object, its memory, the step, and drawing tokens. */
+/* The object, its memory, and the step. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,8 +13,8 @@ int cuda_error(struct cuda_backend *cuda, struct imp_error *err) {
 
 int cuda_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *err) {
     *out = NULL;
-    cudaError_t rc = gpu_fails(cuda_of(be)) ? cudaErrorMemoryAllocation
-                                            : cudaMalloc(out, bytes ? bytes : 1);
+    cudaError_t rc =
+        gpu_fails(cuda_of(be)) ? cudaErrorMemoryAllocation : cudaMalloc(out, bytes ? bytes : 1);
     if (rc == cudaSuccess) return 0;
     *out = NULL;
     cudaGetLastError(); /* running out of memory is no fault of the device */
@@ -64,7 +64,8 @@ static size_t cuda_kv_block_bytes(struct backend *be, int kv_heads, int head_dim
 
 /* ---- the step ---- */
 
-/* Where the arrays of a step stand, in ints: the same for every step, so that a graph finds them. */
+/* Where the arrays of a step stand, in ints: the same for every step, so that a graph finds them.
+ */
 struct batch_places {
     size_t token, position, seq, seq_row, slot, out_row, blocks, end;
 };
@@ -83,7 +84,7 @@ static struct batch_places batch_places(const struct step_limits *max) {
 
 static size_t cuda_scratch_bytes(struct backend *be, const struct step_limits *max) {
     return batch_places(max).end * sizeof(int32_t) + cuda_linear_bytes(cuda_of(be), max) +
-           cuda_moe_bytes(max) + cuda_gdn_bytes(max);
+           cuda_moe_bytes(max) + cuda_gdn_bytes(max) + cuda_sample_bytes(max);
 }
 
 static void place_batch(struct cuda_backend *cuda) {
@@ -102,22 +103,18 @@ static void place_batch(struct cuda_backend *cuda) {
 
 static int cuda_reserve(struct backend *be, const struct step_limits *max, struct imp_error *err) {
     struct cuda_backend *cuda = cuda_of(be);
-    const size_t vocab = (size_t)max->vocab, batch_bytes = batch_places(max).end * sizeof(int32_t);
+    const size_t batch_bytes = batch_places(max).end * sizeof(int32_t);
     cuda->limits = *max;
     gpu_call(cuda, cudaMallocHost((void **)&cuda->host_batch, batch_bytes));
-    gpu_call(cuda, cudaMallocHost((void **)&cuda->host_logits, vocab * sizeof(float)));
-    cuda->sampler.sample_logits = (float *)mem_alloc(vocab * sizeof(float));
-    cuda->sampler.sample_ids = (int32_t *)mem_alloc(vocab * sizeof(int32_t));
-    cuda->sampler.sample_ids_count = max->vocab;
     int rc = cuda_error(cuda, err);
     if (rc == 0) rc = cuda_alloc(be, batch_bytes, (void **)&cuda->dev_batch, err);
     if (rc < 0) return rc;
     place_batch(cuda);
     stage_close(cuda);
     if ((rc = cuda_linear_reserve(cuda, max, err)) < 0 ||
-        (rc = cuda_moe_reserve(cuda, max, err)) < 0)
+        (rc = cuda_moe_reserve(cuda, max, err)) < 0 || (rc = cuda_gdn_reserve(cuda, max, err)) < 0)
         return rc;
-    return cuda_gdn_reserve(cuda, max, err);
+    return cuda_sample_reserve(cuda, max, err);
 }
 
 static void put(struct cuda_backend *cuda, const int32_t *device, const int32_t *from, int count) {
@@ -178,23 +175,6 @@ static int cuda_step_end(struct backend *be, struct imp_error *err) {
     return rc;
 }
 
-/* One row at a time comes to the host and is drawn there by the CPU backends' own sampler. */
-static void cuda_sample(struct backend *be, const struct op_sample *op) {
-    struct cuda_backend *cuda = cuda_of(be);
-    for (int i = 0; i < op->count; i++) {
-        const int32_t first = 0;
-        cuda_read(be, cuda->host_logits, op->logits + (int64_t)op->row[i] * op->vocab,
-                  (size_t)op->vocab * sizeof(float));
-        struct op_sample one = *op;
-        one.logits = cuda->host_logits;
-        one.row = &first;
-        one.params = &op->params[i];
-        one.results = &op->results[i];
-        one.count = 1;
-        cpu_sample(&cuda->sampler.base, &one);
-    }
-}
-
 static void cuda_destroy(struct backend *be) {
     struct cuda_backend *cuda = cuda_of(be);
     graph_drop(cuda);
@@ -202,11 +182,9 @@ static void cuda_destroy(struct backend *be) {
     cuda_linear_release(cuda);
     cuda_moe_release(cuda);
     cuda_gdn_release(cuda);
+    cuda_sample_release(cuda);
     cudaFree(cuda->dev_batch);
     cudaFreeHost(cuda->host_batch);
-    cudaFreeHost(cuda->host_logits);
-    free(cuda->sampler.sample_logits);
-    free(cuda->sampler.sample_ids);
     if (cuda->stream) cudaStreamDestroy(cuda->stream);
     free(cuda);
 }
