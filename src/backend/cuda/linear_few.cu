@@ -91,20 +91,30 @@ static __device__ void stream_weights(const struct few_args &a, uint32_t shared,
     if (!released) depend_release();
 }
 
-/* Adds the segments of each tile, in ascending order, and writes. */
+/* What a lane has to do with a tile: rows lane / 4 and lane / 4 + 8. */
+struct tile_rows {
+    struct row_info of[2];
+};
+static __device__ __forceinline__ struct tile_rows tile_rows(const struct few_args &a, int tile,
+                                                             int lane) {
+    if (tile >= a.tiles) return {};
+    return {{a.row[tile * TILE_ROWS + lane / 4], a.row[tile * TILE_ROWS + lane / 4 + 8]}};
+}
+
+/* Adds the segments of each tile, in ascending order, and writes. What is known of a tile's rows is
+ * asked for two tiles ahead: waiting for it cost a microsecond a tile. */
 static __device__ void write_sums(const struct few_args &a, const uint8_t *memory, uint32_t shared,
                                   int lane) {
     int step = 0;
+    struct tile_rows rows = tile_rows(a, blockIdx.x, lane);
+    struct tile_rows next = tile_rows(a, blockIdx.x + gridDim.x, lane);
     depend_wait();
     for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x, step++) {
         const int slot = step % SUM_SLOTS, use = step / SUM_SLOTS;
-        const struct row_info info[2] = {a.row[tile * TILE_ROWS + lane / 4],
-                                         a.row[tile * TILE_ROWS + lane / 4 + 8]};
         float v[4] = {}, old[4] = {};
         for (int e = 0; e < 4 && a.add; e++) {
-            const int token = lane % 4 * 2 + e % 2;
-            if (token < a.rows && info[e / 2].out >= 0)
-                old[e] = a.y[token * a.y_stride + info[e / 2].out];
+            const int token = lane % 4 * 2 + e % 2, out = rows.of[e / 2].out;
+            if (token < a.rows && out >= 0) old[e] = a.y[token * a.y_stride + out];
         }
         barrier_wait(shared + SUMS_FULL_AT + 8 * slot, use & 1);
         for (int q = 0; q < SEGMENTS; q++) {
@@ -117,12 +127,13 @@ static __device__ void write_sums(const struct few_args &a, const uint8_t *memor
         if (lane == 0) barrier_arrive(shared + SUMS_FREE_AT + 8 * slot);
         for (int e = 0; e < 4; e++) {
             const int token = lane % 4 * 2 + e % 2;
-            const struct row_info &r = info[e / 2];
+            const struct row_info &r = rows.of[e / 2];
             if (token >= a.rows || r.out < 0) continue;
-            float *y = a.y + token * a.y_stride + r.out;
             const float total = __fadd_rn(__fmul_rn(v[e], r.multiplier), r.bias);
-            *y = a.add ? __fadd_rn(old[e], total) : total;
+            a.y[token * a.y_stride + r.out] = a.add ? __fadd_rn(old[e], total) : total;
         }
+        rows = next;
+        next = tile_rows(a, tile + 2 * gridDim.x, lane);
     }
 }
 
@@ -147,6 +158,7 @@ static __device__ __forceinline__ void load_b(uint32_t b[4], uint32_t address) {
 /* A group's place in its ring, as addresses. */
 template <int STAGE> struct stage_place {
     uint32_t full, data, first_full, first_data, last_full;
+    uint32_t zero; /* 0 that the compiler does not know */
     int phase;
     __device__ __forceinline__ void next(void) {
         data += STAGE;
@@ -165,10 +177,11 @@ template <enum pack_format F>
 static __device__ __forceinline__ void take_stage(const struct stage_place<pack<F>::BYTES * SEGMENTS> &at,
                                                   uint32_t chunk, uint32_t x, int lane, float d[4]) {
     struct lane_chunk<F> w;
+    w.zero = at.zero;
     barrier_wait(at.full, at.phase);
     w.load_shared(at.data + chunk, lane);
     __syncwarp();
-    if (lane == 0) barrier_arrive(at.full + EMPTY_FROM_FULL);
+    if (lane == 0) barrier_arrive(at.full + EMPTY_FROM_FULL + w.loaded());
     w.ready();
     for_steps<lane_chunk<F>::STEPS / 2>([&](auto pair) {
         constexpr int J = 2 * decltype(pair)::value;
@@ -201,6 +214,7 @@ static __device__ void multiply(const struct few_args &a, uint8_t *memory, uint3
     at.data = at.first_data = shared + ring + group * a.stages * STAGE + lane * 16;
     at.last_full = at.first_full + 8 * a.stages;
     at.phase = 0;
+    at.zero = (uint32_t)a.planes >> 31;
     const uint32_t sum_at = shared + SUMS_AT + q * 512 + lane * 16;
     int step = group;
     depend_wait();

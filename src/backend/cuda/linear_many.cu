@@ -176,7 +176,7 @@ template <class C> static __device__ __forceinline__ void fold(struct tile_sums<
 }
 
 template <class C> struct consumer {
-    uint32_t shared;
+    uint32_t shared, zero; /* zero: 0 that the compiler does not know */
     uint32_t weights; /* this lane's, in stage 0 */
     uint64_t operand;
     struct ring<C::X_STAGES> x;
@@ -189,14 +189,6 @@ template <class C> struct consumer {
     }
 };
 
-/* The tensor core reads fragments after the instruction that names them: to the compiler they live
- * until here. (Without it, BF16 weights loaded for the next chunk took the registers of those that
- * were still read.) */
-template <int N> static __device__ __forceinline__ void keep(uint32_t frag[N][4]) {
-#pragma unroll
-    for (int i = 0; i < N * 4; i++) asm volatile("" : "+r"(frag[i / 4][i % 4]));
-}
-
 /* Products of one chunk. first: its segment begins here; open: the segment before is not folded. */
 template <class C>
 static __device__ __forceinline__ void chunk_products(struct consumer<C> &c, struct tile_sums<C> &s,
@@ -204,9 +196,10 @@ static __device__ __forceinline__ void chunk_products(struct consumer<C> &c, str
                                                       bool first, bool open) {
     struct lane_chunk<C::F> w;
     barrier_wait(c.shared + W_FULL + 8 * c.w.slot, c.w.phase);
+    w.zero = c.zero;
     w.load_shared(c.weights + c.w.slot * C::W_STAGE, lane);
     __syncwarp();
-    if (lane == 0) barrier_arrive(c.shared + W_FREE + 8 * c.w.slot);
+    if (lane == 0) barrier_arrive(c.shared + W_FREE + 8 * c.w.slot + w.loaded());
     c.w.next();
     w.ready();
     for_steps<lane_chunk<C::F>::STEPS / C::BATCH>([&](auto batch_) {
@@ -229,7 +222,6 @@ static __device__ __forceinline__ void chunk_products(struct consumer<C> &c, str
             wgmma(s.part, f[b], operand + 2 * (IN_X + b), !first || J + b > 0);
         wgmma_commit();
         wgmma_wait<1>(); /* the batch before is done: its fragments may be written again */
-        keep<C::BATCH>(frag[1 - J / C::BATCH % 2]);
         if (IN_X == 0 && (!first || J > 0)) c.free_x(lane);
         if (IN_X + C::BATCH == 4) {
             c.last_x = c.x.slot;
@@ -281,13 +273,14 @@ static __device__ __forceinline__ void multiply(const many_args &a, uint32_t sha
     const int warp = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     struct consumer<C> c;
     c.shared = shared;
+    c.zero = (uint32_t)a.planes >> 31;
     c.weights = shared + RINGS + C::X_STAGES * C::X_STAGE + warp * pack<C::F>::BYTES + lane * 16;
     c.operand = wgmma_operand(shared + RINGS);
     c.x = {0, 0};
     c.w = {0, 0};
     c.last_x = 0;
     struct tile_sums<C> s;
-    uint32_t frag[2][C::BATCH][4] = {};
+    uint32_t frag[2][C::BATCH][4];
     depend_wait();
     for (int u = blockIdx.x; u < work_count<C>(a); u += gridDim.x) {
         const struct work w = work_at<C>(a, u);

@@ -40,8 +40,10 @@ static __device__ __forceinline__ struct plain_rows rows_of_block(const struct p
     const int slot = (int)blockIdx.y;
     const struct slot_item item =
         direct ? slot_item{a.groups.expert[slot], slot, 1} : a.groups.items[slot];
-    r.data = a.groups.weights[item.expert].data;
-    r.row = a.groups.weights[item.expert].row;
+    const struct expert_stack weights = a.groups.weights[item.expert];
+    if (weights.kind != a.groups.kind) return r;
+    r.data = weights.data;
+    r.row = weights.row;
     r.slot = a.groups.slot;
     r.first = item.first;
     r.count = item.count;
@@ -92,6 +94,7 @@ __global__ void __launch_bounds__(THREADS) plain_kernel(const __grid_constant__ 
     }
     for (int t = 0; t < count; t++) {
         struct lane_chunk<F> w;
+        w.zero = 0;
         w.load(tile + stack_place(q, t, a.chunks, a.planes) * pack<F>::BYTES + lane * 16, lane);
         w.ready();
         add_chunk<F, COLUMNS>(w, x, (int64_t)(first + t / a.planes) * pack<F>::CHUNK_K, d);

@@ -8,50 +8,68 @@ extern "C" {
 #include "base/caps.h"
 }
 
-enum { PLAN_THREADS = 512, GATE_UP_STACKS = 2 };
+enum { PLAN_THREADS = 512, GATE_UP_STACKS = 2, MOE_STACKS = GATE_UP_STACKS + 1, MAX_KINDS = 4 };
 
+/* The stacks of all experts at one place: gate_up's first or second, or down. Most often all are of
+ * one kind. (MXFP4's scales can have so wide a range that an expert is stored as BF16.) */
+struct expert_stacks {
+    int kinds;
+    struct stack like[MAX_KINDS]; /* the shape of each kind */
+};
 struct cuda_experts {
     struct experts base;
     struct cuda_matrix **gate_up, **down; /* [count] host */
-    struct expert_stack *weights;         /* device [GATE_UP_STACKS + 1, count]; down last */
-    const float **pre_scale;              /* device, the same; or NULL: none anywhere */
+    struct expert_stacks stacks[MOE_STACKS];
+    struct expert_stack *weights; /* device [MOE_STACKS, count] */
+    const float **pre_scale;      /* device, the same; or NULL: none anywhere */
 };
 
 /* ---- experts ---- */
 
-static bool alike(const struct cuda_matrix *a, const struct cuda_matrix *b) {
-    if (a->count != b->count) return false;
-    for (int i = 0; i < a->count; i++) {
-        const struct stack *s = &a->stack[i], *t = &b->stack[i];
-        if (s->format != t->format || s->planes != t->planes || s->chunks != t->chunks ||
-            s->tiles != t->tiles)
-            return false;
+static bool alike(const struct stack *s, const struct stack *t) {
+    return s->format == t->format && s->planes == t->planes && s->chunks == t->chunks &&
+           s->tiles == t->tiles;
+}
+
+/* The number of s's kind; -1: there are too many. */
+static int kind_of(struct expert_stacks *all, const struct stack *s) {
+    int k = 0;
+    while (k < all->kinds && !alike(&all->like[k], s)) k++;
+    if (k == MAX_KINDS) return -1;
+    if (k == all->kinds) all->like[all->kinds++] = *s;
+    return k;
+}
+
+/* Puts one expert's stacks into the host's copies of the tables. */
+static bool list_stacks(struct cuda_experts *e, int i, struct expert_stack *weights,
+                        const float **pre_scale, bool *scaled) {
+    const struct cuda_matrix *matrices[2] = {e->gate_up[i], e->down[i]};
+    if (matrices[0]->count > GATE_UP_STACKS || matrices[0]->count != e->gate_up[0]->count ||
+        matrices[1]->count != 1)
+        return false;
+    for (int m = 0; m < 2; m++) {
+        for (int k = 0; k < matrices[m]->count; k++) {
+            const struct stack *s = &matrices[m]->stack[k];
+            const int place = m ? (int)GATE_UP_STACKS : k, at = place * e->base.count + i;
+            weights[at] = {s->data, s->row, kind_of(&e->stacks[place], s)};
+            pre_scale[at] = s->pre_scale;
+            *scaled |= s->pre_scale != NULL;
+            if (weights[at].kind < 0) return false;
+        }
     }
     return true;
 }
 
-/* Puts one expert's stacks into the host's copies of the tables. */
-static void list_stacks(const struct cuda_experts *e, int i, struct expert_stack *weights,
-                        const float **pre_scale, bool *scaled) {
-    const struct cuda_matrix *matrices[2] = {e->gate_up[i], e->down[i]};
-    for (int m = 0; m < 2; m++) {
-        for (int k = 0; k < matrices[m]->count; k++) {
-            const struct stack *s = &matrices[m]->stack[k];
-            const int at = (m ? (int)GATE_UP_STACKS : k) * e->base.count + i;
-            weights[at] = {s->data, s->row};
-            pre_scale[at] = s->pre_scale;
-            *scaled |= s->pre_scale != NULL;
-        }
-    }
-}
-
 static int upload_tables(struct backend *be, struct cuda_experts *e, struct imp_error *err) {
-    const size_t entries = (size_t)e->base.count * (GATE_UP_STACKS + 1);
+    const size_t entries = (size_t)e->base.count * MOE_STACKS;
     struct expert_stack *weights = (struct expert_stack *)mem_zero(entries, sizeof *weights);
     const float **pre_scale = (const float **)mem_zero(entries, sizeof *pre_scale);
-    bool scaled = false;
-    for (int i = 0; i < e->base.count; i++) list_stacks(e, i, weights, pre_scale, &scaled);
-    int rc = cuda_alloc(be, entries * sizeof *weights, (void **)&e->weights, err);
+    bool scaled = false, sound = true;
+    for (int i = 0; i < e->base.count && sound; i++)
+        sound = list_stacks(e, i, weights, pre_scale, &scaled);
+    int rc = sound ? cuda_alloc(be, entries * sizeof *weights, (void **)&e->weights, err)
+                   : error_set(err, IMP_ERR_UNSUPPORTED, be->name,
+                               "experts of one layer that are stored in too many ways");
     if (rc == 0) be->ops->write(be, e->weights, weights, entries * sizeof *weights);
     if (rc == 0 && scaled)
         rc = cuda_alloc(be, entries * sizeof *pre_scale, (void **)&e->pre_scale, err);
@@ -66,7 +84,6 @@ int cuda_experts_create(struct backend *be, struct matrix *const *gate_up,
                         struct matrix *const *down, int count, struct experts **out,
                         struct imp_error *err) {
     struct cuda_experts *e = (struct cuda_experts *)mem_zero(1, sizeof *e);
-    bool same = true;
     e->gate_up = (struct cuda_matrix **)mem_zero((size_t)count, sizeof *e->gate_up);
     e->down = (struct cuda_matrix **)mem_zero((size_t)count, sizeof *e->down);
     e->base.count = count;
@@ -76,12 +93,8 @@ int cuda_experts_create(struct backend *be, struct matrix *const *gate_up,
         e->gate_up[i] = (struct cuda_matrix *)gate_up[i];
         e->down[i] = (struct cuda_matrix *)down[i];
         e->base.bytes += gate_up[i]->bytes + down[i]->bytes;
-        same = same && alike(e->gate_up[i], e->gate_up[0]) && alike(e->down[i], e->down[0]);
     }
-    int rc = same && e->gate_up[0]->count <= GATE_UP_STACKS && e->down[0]->count == 1
-                 ? upload_tables(be, e, err)
-                 : error_set(err, IMP_ERR_UNSUPPORTED, be->name,
-                             "experts of one layer that are not stored alike");
+    int rc = upload_tables(be, e, err);
     if (rc < 0) {
         cuda_experts_free(be, &e->base);
         return rc;
@@ -291,23 +304,25 @@ __global__ void scale_slots_kernel(const uint16_t *x, int share, const float *co
     }
 }
 
-/* y[slot] = the products of stack `which` of the experts, of the shape of s. */
-static void expert_linear(struct cuda_backend *cuda, const struct cuda_experts *e, int which,
-                          const struct stack *s, const struct linear_job *job,
-                          struct slot_groups groups, int slots, int most_items) {
+/* y[slot] = the products of the experts' stacks at a place. */
+static void expert_linear(struct cuda_backend *cuda, const struct cuda_experts *e, int place,
+                          const struct linear_job *job, struct slot_groups groups, int slots,
+                          int most_items) {
     struct linear_job mine = *job;
-    mine.stack = s;
-    groups.weights = e->weights + (int64_t)which * e->base.count;
+    groups.weights = e->weights + (int64_t)place * e->base.count;
     if (e->pre_scale) {
-        const int64_t cols = which == GATE_UP_STACKS ? e->base.width : e->base.hidden;
+        const int64_t cols = place == GATE_UP_STACKS ? e->base.width : e->base.hidden;
         gpu_launch(cuda, "scale of slots", scale_slots_kernel, (unsigned)slots, ROW_THREADS, 0,
                    job->x, groups.x_share,
-                   (const float *const *)e->pre_scale + (int64_t)which * e->base.count,
+                   (const float *const *)e->pre_scale + (int64_t)place * e->base.count,
                    groups.expert, cols, cuda->moe_scaled);
         mine.x = cuda->moe_scaled;
         groups.x_share = 1;
     }
-    linear_groups(cuda, &mine, &groups, most_items);
+    for (groups.kind = 0; groups.kind < e->stacks[place].kinds; groups.kind++) {
+        mine.stack = &e->stacks[place].like[groups.kind];
+        linear_groups(cuda, &mine, &groups, most_items);
+    }
 }
 
 __global__ void combine_kernel(const float *slots, const float *weight, int top_k, int64_t hidden,
@@ -338,7 +353,7 @@ void cuda_moe(struct backend *be, const struct op_moe *op) {
     job.y = cuda->moe_gate_up;
     job.y_stride = 2 * width;
     for (int i = 0; i < e->gate_up[0]->count; i++)
-        expert_linear(cuda, e, i, &e->gate_up[0]->stack[i], &job, groups, slots, most);
+        expert_linear(cuda, e, i, &job, groups, slots, most);
     struct op_glu glu = {};
     glu.kind = op->kind;
     glu.limit = op->limit;
@@ -354,7 +369,7 @@ void cuda_moe(struct backend *be, const struct op_moe *op) {
     job.x_stride = act_stride(width);
     job.y = cuda->moe_slots;
     job.y_stride = hidden;
-    expert_linear(cuda, e, GATE_UP_STACKS, &e->down[0]->stack[0], &job, groups, slots, most);
+    expert_linear(cuda, e, GATE_UP_STACKS, &job, groups, slots, most);
     const int64_t n = cuda->batch.rows * hidden;
     gpu_launch(cuda, "combine", combine_kernel, cuda_blocks(n), ROW_THREADS, 0, cuda->moe_slots,
                op->weight, op->top_k, hidden, n, op->mode == LINEAR_ADD, op->y);

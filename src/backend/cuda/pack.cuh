@@ -141,6 +141,7 @@ template <enum pack_format F> struct lane_chunk {
     enum { WORDS = pack<F>::BYTES / 128, STEPS = pack<F>::CHUNK_K / 16 };
     uint32_t w[WORDS];
     struct lane_scales scales;
+    uint32_t zero; /* 0 that the compiler does not know */
     static __device__ __forceinline__ constexpr int word_of(int j) {
         return F == PACK_FP4 ? j : F == PACK_FP8 ? 2 * j : 4 * j;
     }
@@ -166,6 +167,13 @@ template <enum pack_format F> struct lane_chunk {
                          : "r"(from - lane * 12 + 1024)
                          : "memory");
     }
+    /* 0, known when all words have come. Who gives the memory back must wait for that: the next
+     * copy into it is not ordered behind loads that are under way. */
+    __device__ __forceinline__ uint32_t loaded(void) const {
+        uint32_t all = w[WORDS - 1];
+        for (int i = 0; i < WORDS / 4; i++) all |= w[4 * i];
+        return all & zero;
+    }
     __device__ __forceinline__ void ready(void) {
         if (F == PACK_FP4) scales = lane_scales(w[WORDS - 1]);
     }
@@ -175,7 +183,9 @@ template <enum pack_format F> struct lane_chunk {
         } else if (F == PACK_FP8) {
             expand_fp8(w[2 * J], w[2 * J + 1], a);
         } else {
-            for (int i = 0; i < 4; i++) a[i] = w[4 * J + i];
+            /* Not the loaded registers themselves: wgmma reads its operands after the instruction,
+             * when the next chunk is loaded into them. */
+            for (int i = 0; i < 4; i++) a[i] = w[4 * J + i] | zero;
         }
     }
 };
@@ -241,6 +251,7 @@ struct slot_item {
 struct expert_stack {
     const uint8_t *data;
     const struct row_info *row;
+    int64_t kind; /* experts of a layer may differ in format: which of the layer's this has */
 };
 struct slot_groups {
     const struct slot_item *items;
@@ -248,6 +259,7 @@ struct slot_groups {
     const int32_t *slot;  /* in the order of the items */
     const struct expert_stack *weights;
     const int32_t *expert; /* where items is NULL: item i is slot i alone, of expert[i] */
+    int kind;              /* experts of another are left out */
     int columns, x_share;  /* slot s reads row s / x_share of x, and writes row s of y */
 };
 
