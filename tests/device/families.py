@@ -1,0 +1,206 @@
+"""Real shapes, four layers, random weights: imp on the GPU against transformers on the same GPU.
+
+    python3 families.py [--device cuda] [--layers 4] [--only NAME ...] [--vocab N]
+
+Needs torch and transformers. transformers gets what the checkpoint's numbers mean, expanded here:
+E2M1 code times block scale is exact, the product with the tensor's scale is rounded once, to fp32.
+Its fp32 run is the measure and its own bf16 run the yardstick: over three prompts, no logit of imp's
+may lie further from fp32 than bf16's furthest does. A line a prompt, then one a model. Where a router
+nearly tosses a coin, an expert changes and the prompt's logits move by much, in bf16 more often than
+in imp, which keeps residual stream and router in fp32.
+"""
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+import numpy as np
+import torch
+import transformers
+from safetensors import safe_open
+
+import shapes
+
+LENGTHS = [5, 64, 300]
+E2M1 = torch.tensor([0, .5, 1, 1.5, 2, 3, 4, 6, -0., -.5, -1, -1.5, -2, -3, -4, -6])
+SCALES = ("_scale", "_scale_2", "_global_scale", "_scales", "input_scale")
+
+
+# ---- the checkpoint's numbers ----
+
+def values(packed):
+    """uint8 [..., n] -> fp32 [..., 2n]; the even one is the low half."""
+    table = E2M1.to(packed.device)
+    pair = torch.stack([table[(packed & 15).int()], table[(packed >> 4).int()]], -1)
+    return pair.reshape(*packed.shape[:-1], -1)
+
+
+def expand_nvfp4(packed, scales, multiplier):
+    v = values(packed)
+    unit = v.view(*v.shape[:-1], -1, 16) * scales.float().abs()[..., None]
+    return (unit.double() * multiplier).float().view(v.shape)
+
+
+def expand_mxfp4(blocks, exponents):
+    """[E, N, K/32, 16] -> [E, K, N], as gpt-oss's own tensors lie."""
+    v = values(blocks) * torch.exp2(exponents.float() - 127)[..., None]
+    return v.flatten(2).transpose(1, 2).contiguous()
+
+
+def read(folder, device):
+    out = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt", device=device) as f:
+            out.update({name: f.get_tensor(name) for name in f.keys()})
+    return out
+
+
+def expand(tensors):
+    """name -> fp32, under the names of an unquantised text model. Empties `tensors`."""
+    out = {}
+    for name in sorted(tensors):
+        stem = name.removesuffix(".weight").removesuffix(".weight_packed")
+        plain = stem if name.endswith(("_blocks", "_bias")) else stem + ".weight"
+        t = tensors[name]
+        if name.endswith(".weight_packed"):
+            multiplier = 1 / tensors[stem + ".weight_global_scale"].double().item()
+            out[plain] = expand_nvfp4(t, tensors[stem + ".weight_scale"], multiplier)
+        elif name.endswith(".weight") and t.dtype == torch.uint8:
+            multiplier = tensors[stem + ".weight_scale_2"].double().item()
+            out[plain] = expand_nvfp4(t, tensors[stem + ".weight_scale"], multiplier)
+        elif name.endswith("_blocks"):
+            out[name[:-len("_blocks")]] = expand_mxfp4(t, tensors[name[:-len("blocks")] + "scales"])
+        elif not name.endswith(SCALES) or name.endswith(("router.scale", "per_expert_scale")):
+            out[name] = t.float()
+    tensors.clear()
+    return {text_name(n): t for n, t in out.items()}
+
+
+def text_name(name):
+    """Of the text model alone: wrappers for pictures put a prefix before it."""
+    return name.replace("model.language_model.", "model.").replace("language_model.", "")
+
+
+def stack_experts(state):
+    """One tensor an expert -> the stacks that transformers' modules have."""
+    layers = sorted({n.split(".experts.")[0] for n in state if ".experts.0." in n})
+    for layer in layers:
+        def take(part):
+            found = []
+            while (name := f"{layer}.experts.{len(found)}.{part}_proj.weight") in state:
+                found.append(state.pop(name))
+            return torch.stack(found)
+        state[f"{layer}.experts.gate_up_proj"] = torch.cat([take("gate"), take("up")], 1)
+        state[f"{layer}.experts.down_proj"] = take("down")
+    return state
+
+
+# ---- the runs ----
+
+def build(folder, state, dtype, device):
+    fields = json.loads((folder / "config.json").read_text())
+    fields.pop("quantization_config", None)
+    config = transformers.AutoConfig.for_model(**fields).get_text_config()
+    if "lm_head.weight" in state:
+        config.tie_word_embeddings = False
+    with torch.device(device):
+        model = transformers.AutoModelForCausalLM.from_config(
+            config, dtype=dtype, attn_implementation="eager", experts_implementation="eager")
+    missing, spare = model.load_state_dict({k: t.to(dtype) for k, t in state.items()},
+                                           strict=False, assign=True)
+    if config.tie_word_embeddings:
+        model.tie_weights()
+        missing = [m for m in missing if m != "lm_head.weight"]
+    if missing or spare:
+        raise RuntimeError(f"parameters missing {missing[:5]}, spare {spare[:5]}")
+    for module in model.modules():
+        # Gemma's factor is BF16 in every real file; fp32 weights would leave it unrounded.
+        if hasattr(module, "scalar_embed_scale"):
+            module.embed_scale = module.embed_scale.to(torch.bfloat16).to(dtype)
+    return model.eval()
+
+
+@torch.no_grad()
+def logits(model, prompts, device):
+    return [model(torch.tensor([p], device=device)).logits[0].float().cpu().numpy() for p in prompts]
+
+
+def of_imp(folder, prompts, device):
+    with tempfile.TemporaryDirectory() as work:
+        flags = []
+        for i, ids in enumerate(prompts):
+            with open(f"{work}/{i}.json", "w") as f:
+                json.dump(ids, f)
+            flags += ["--ids", f"{work}/{i}.json"]
+        subprocess.run([shapes.IMP, "score", folder, *flags, "--logits", f"{work}/l.npy", "--set",
+                        f"runtime.device={device}", "--ctx", "1024", "--quiet"], check=True)
+        return [np.load(f"{work}/l.{i}.npy") for i in range(len(prompts))]
+
+
+def compare(name, folder, args):
+    config = json.loads((folder / "config.json").read_text())
+    vocab = config.get("text_config", config)["vocab_size"]
+    random = np.random.Generator(np.random.PCG64(1))
+    prompts = [random.integers(0, vocab, n).tolist() for n in LENGTHS]
+    got = of_imp(folder, prompts, args.device)
+    state = stack_experts(expand(read(folder, args.device)))
+    runs = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = build(folder, state, dtype, args.device)
+        runs.append(logits(model, prompts, args.device))
+        del model
+    ours = [float(np.abs(g - w).max()) for g, w in zip(got, runs[0])]
+    bf16 = [float(np.abs(b - w).max()) for b, w in zip(runs[1], runs[0])]
+    for n, a, b, g, x, w in zip(LENGTHS, ours, bf16, got, runs[1], runs[0]):
+        print(f"  {n:4} tokens: largest difference {a:.4f}, bf16's {b:.4f}; rms {rms(g, w):.5f}, "
+              f"{rms(x, w):.5f}; range {w.max() - w.min():.1f}", flush=True)
+    return max(ours), max(bf16)
+
+
+def rms(a, b):
+    return float(np.sqrt(np.mean((a - b).astype(np.float64) ** 2)))
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--device", default="cuda")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--vocab", type=int, default=0, help="fewer tokens, for a quick look on a CPU")
+    parser.add_argument("--only", nargs="*")
+    args = parser.parse_args()
+    # cuDNN would otherwise run fp32 convolutions in TF32.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+    torch.set_float32_matmul_precision("highest")
+    table, failed = [], 0
+    for name, form, _ in shapes.SHAPES:
+        if args.only and name not in args.only:
+            continue
+        start = time.time()
+        try:
+            folder = shapes.made(name, form, args.layers, args.vocab)
+            if folder is None:
+                table.append(f"skip {name:38} its configuration is not in build/configs")
+                continue
+            print(name, flush=True)
+            ours, bf16 = compare(name, folder, args)
+            ok = ours <= bf16
+            text = f"{ours:.4f} of at most {bf16:.4f}, {ours / bf16:.2f}; {time.time() - start:.0f} s"
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            ok, text = False, str(error)[-200:]
+        failed += not ok
+        table.append(f"{'ok  ' if ok else 'FAIL'} {name:38} {text}")
+        if args.device != "cpu":
+            torch.cuda.empty_cache()
+    print("\n".join(table))
+    print(f"families, {args.layers} layers: {sum(t.startswith('ok') for t in table)} passed, "
+          f"{failed} failed, {sum(t.startswith('skip') for t in table)} skipped")
+    return failed > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
