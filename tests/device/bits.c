@@ -167,19 +167,19 @@ static const struct variant {
     int share; /* of the repeats, one in so many: steps of one token take their time */
 } VARIANTS[] = {
     {"", 1},
-    {"runtime.prefill_chunk=1", 8},
-    {"runtime.prefill_chunk=7", 4},
-    {"runtime.prefill_chunk=64", 1},
-    {"runtime.prefill_chunk=512", 1},
-    {"runtime.prefill_chunk=4096", 1},
+    {"runtime.prefill_chunk=1", 16},
+    {"runtime.prefill_chunk=7", 8},
+    {"runtime.prefill_chunk=64", 4},
+    {"runtime.prefill_chunk=512", 4},
+    {"runtime.prefill_chunk=4096", 4},
     {"runtime.graphs=never", 1},
-    {"runtime.pdl=false", 1},
-    {"runtime.graphs=never runtime.pdl=false", 1},
-    {"runtime.warmup=false", 1},
-    {"runtime.prefix_cache=false", 1},
-    {"runtime.preempt_every=3", 4},
-    {"kv.shuffle=99", 1},
-    {"kv.shuffle=7 runtime.graphs=never", 1},
+    {"runtime.pdl=false", 4},
+    {"runtime.graphs=never runtime.pdl=false", 4},
+    {"runtime.warmup=false", 4},
+    {"runtime.prefix_cache=false", 4},
+    {"runtime.preempt_every=3", 8},
+    {"kv.shuffle=99", 4},
+    {"kv.shuffle=7 runtime.graphs=never", 4},
 };
 
 static const struct variant FP8_VARIANTS[] = {

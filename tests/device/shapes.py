@@ -21,6 +21,14 @@ SHAPES = [
 ]
 
 
+def imp(*arguments, **more):
+    """What a command prints; its last words in an error if it fails."""
+    done = subprocess.run([IMP, *map(str, arguments)], capture_output=True, text=True, **more)
+    if done.returncode:
+        raise RuntimeError(f"imp {arguments[0]}: {done.stderr.strip()[-200:]} ({done.returncode})")
+    return done.stdout
+
+
 def config_of(name):
     """The folder of a configuration, or None."""
     for folder in (ROOT / "tests" / "data" / "configs", ROOT / "build" / "configs"):
@@ -35,7 +43,6 @@ def made(name, form, layers, vocab=0):
     folder = WORK / f"{name}-{layers}-{form}"
     if config and not folder.exists():
         WORK.mkdir(parents=True, exist_ok=True)
-        extra = ["--vocab", str(vocab)] if vocab else []
-        subprocess.run([IMP, "synth", config, folder, "--layers", str(layers), "--format", form,
-                        "--quiet", *extra], check=True)
+        extra = ["--vocab", vocab] if vocab else []
+        imp("synth", config, folder, "--layers", layers, "--format", form, "--quiet", *extra)
     return folder if config else None
