@@ -40,7 +40,8 @@ static inline void random_prompt(const struct imp_engine *engine, uint64_t salt,
         ids[i] = (int32_t)(rng_uniform(salt, 0, (uint64_t)i) * info.vocab_size);
 }
 
-/* One that draws, with everything set that can change a draw. */
+/* One that draws, with everything set that can change a draw; hot, since small models are sure of
+ * themselves. */
 static inline struct imp_request drawn_request(const struct imp_engine *engine, const int32_t *ids,
                                                int count, uint32_t answer) {
     struct imp_request r;
@@ -48,7 +49,7 @@ static inline struct imp_request drawn_request(const struct imp_engine *engine, 
     r.prompt = ids;
     r.prompt_tokens = (size_t)count;
     r.max_tokens = answer;
-    r.temperature = 0.9f;
+    r.temperature = 3;
     r.top_p = 0.95f;
     r.top_k = 0;
     r.repetition_penalty = 1.1f;
