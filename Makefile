@@ -88,9 +88,14 @@ gpu-ops:
 	@for name in $(GPU_OPS); do strip -g -o build/gpu-ops/test_$$name $(BUILD)/test_$$name || exit 1; done
 	@cp "$$(ldd $(BUILD)/test_rows | sed -n 's/.*\(libcmocka\.so[^ ]*\) => \([^ ]*\) .*/\2/p')" build/gpu-ops/
 
+# The programs of tests/device, for a machine with a GPU, which may be another one.
+device: all
+	@cmake --build $(BUILD) -j $(JOBS) --target device
+
 # On a machine with a GPU; build/fp_device_90a may have been built elsewhere.
 gpu-test:
 	@test -x build/fp_device_90a || $(MAKE) --no-print-directory cuda-check
+	@test -x build/device_bits || $(MAKE) --no-print-directory device
 	@scripts/gpu-test.sh
 
 # Remake the stored vectors, or compare live, with PyPI's torch and transformers (gigabytes).
@@ -105,4 +110,5 @@ clean:
 	rm -rf build-san build-tsan build-fuzz build-analyzer
 	find $(BUILD) -mindepth 1 -maxdepth 1 ! -name venv ! -name deps -exec rm -rf {} +
 
-.PHONY: all cuda test bench lint san tsan fuzz cuda-check golden oracle gpu-ops gpu-test clean
+.PHONY: all cuda test bench lint san tsan fuzz cuda-check device golden oracle gpu-ops gpu-test \
+	clean

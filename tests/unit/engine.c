@@ -16,20 +16,12 @@
 
 #include <cmocka.h>
 
-#include "base/rng.h"
-#include "imp/imp.h"
+#include "support/requests.h"
 
-enum { MAX_MODELS = 128, ANSWER = 24, LONG_ANSWER = 100, LONG_PROMPT = 150 };
+enum { MAX_MODELS = 128, ANSWER = 24, LONG_ANSWER = TRACE_TOKENS, LONG_PROMPT = 150 };
 
 static char models[MAX_MODELS][512];
 static int model_count;
-
-struct trace {
-    int count;
-    int32_t token[LONG_ANSWER];
-    uint64_t hash[LONG_ANSWER];
-    struct imp_event done;
-};
 
 /* Under a sanitizer one model of each kind of state, or the test takes many minutes. */
 static bool is_wanted(const char *name) {
@@ -71,11 +63,7 @@ static struct imp_engine *open_with(const char *path, const char *const *setting
     struct imp_engine *engine = NULL;
     assert_int_equal(imp_options_set(options, "runtime.device", "cpu", NULL), 0);
     for (; *settings; settings++) {
-        char key[100];
-        size_t n = strcspn(*settings, "=");
-        memcpy(key, *settings, n);
-        key[n] = 0;
-        if (imp_options_set(options, key, *settings + n + 1, &err) < 0) fail_msg("%s", err.message);
+        if (options_add(options, *settings, &err) < 0) fail_msg("%s", err.message);
     }
     if (imp_open(path, options, &engine, &err) < 0) fail_msg("%s: %s", err.where, err.message);
     imp_options_free(options);
@@ -90,13 +78,8 @@ static size_t least_memory(const char *path, const char *const *settings) {
         char value[32];
         snprintf(value, sizeof value, "%zu", memory);
         assert_int_equal(imp_options_set(options, "runtime.device", "cpu", NULL), 0);
-        for (const char *const *s = settings; *s; s++) {
-            char key[100];
-            size_t n = strcspn(*s, "=");
-            memcpy(key, *s, n);
-            key[n] = 0;
-            assert_int_equal(imp_options_set(options, key, *s + n + 1, NULL), 0);
-        }
+        for (const char *const *s = settings; *s; s++)
+            assert_int_equal(options_add(options, *s, NULL), 0);
         assert_int_equal(imp_options_set(options, "kv.memory", value, NULL), 0);
         int rc = imp_open(path, options, &engine, NULL);
         imp_options_free(options);
@@ -105,40 +88,12 @@ static size_t least_memory(const char *path, const char *const *settings) {
     }
 }
 
-static void random_prompt(const struct imp_engine *engine, uint64_t salt, int32_t *ids, int count) {
-    struct imp_info info;
-    imp_info_get(engine, &info);
-    for (int i = 0; i < count; i++)
-        ids[i] = (int32_t)(rng_uniform(salt, 0, (uint64_t)i) * info.vocab_size);
-}
-
 static struct imp_request request_of(const struct imp_engine *engine, const int32_t *ids, int n) {
-    struct imp_request r;
-    imp_request_init(engine, &r);
-    r.prompt = ids;
-    r.prompt_tokens = (size_t)n;
-    r.max_tokens = ANSWER;
-    r.temperature = 0.9f;
-    r.top_p = 0.95f;
-    r.top_k = 0;
-    r.repetition_penalty = 1.1f;
-    r.seed = 42;
-    r.ignore_eos = 1;
-    return r;
+    return drawn_request(engine, ids, n, ANSWER);
 }
 
 static void read_trace(struct imp_stream *stream, struct trace *t) {
-    struct imp_event event;
-    memset(t, 0, sizeof *t);
-    for (;;) {
-        assert_int_equal(imp_next(stream, 60000, &event), 1);
-        if (event.kind == IMP_EVENT_DONE) break;
-        if (event.kind != IMP_EVENT_TOKEN) continue;
-        assert_true(t->count < LONG_ANSWER);
-        t->token[t->count] = event.token;
-        t->hash[t->count++] = event.logits_hash;
-    }
-    t->done = event;
+    assert_true(trace_read(stream, 0, t));
 }
 
 static void run_one(struct imp_engine *engine, const struct imp_request *r, struct trace *t) {
@@ -150,12 +105,9 @@ static void run_one(struct imp_engine *engine, const struct imp_request *r, stru
 }
 
 static void assert_same(const struct trace *a, const struct trace *b, const char *what) {
-    if (a->count == b->count && memcmp(a->token, b->token, sizeof a->token) == 0 &&
-        memcmp(a->hash, b->hash, sizeof a->hash) == 0)
-        return;
-    int i = 0;
-    while (i < a->count && a->token[i] == b->token[i] && a->hash[i] == b->hash[i]) i++;
-    fail_msg("%s: the runs part at token %d of %d and %d", what, i, a->count, b->count);
+    if (trace_same(a, b)) return;
+    fail_msg("%s: the runs part at token %d of %d and %d", what, trace_parting(a, b), a->count,
+             b->count);
 }
 
 static void same_whatever_the_settings(const char *path, const char *reference) {
