@@ -372,6 +372,7 @@ struct backend_options {
     bool round_bf16; /* reference only: round where the contract rounds (act and KV to BF16) */
     bool nvfp4_activations; /* inputs of NVFP4 matrices are quantised to NVFP4 too, row by row */
     bool pdl;               /* GPU only: a kernel may start before the one before it has ended */
+    bool kv_fp8;            /* GPU only: K and V are stored as E4M3 */
     int64_t fail_call;      /* GPU only: this call of the runtime, counted from 1, fails; 0: none */
     const char *isa;        /* fast CPU only: NULL the best, or "avx512", "avx2", "portable" */
 };

@@ -6,15 +6,16 @@
  * them can be made to fail (runtime.fail_call).
  *
  * act: BF16 [rows, act_stride(cols)], columns in the order of act_place, zeros past cols. KV of a
- * block: K then V, each [kv_heads, 64, head_dim]. Every sum is made by a fixed number of threads in
- * a fixed order and ends in a fixed tree, so a row's result does not depend on its companions.
+ * block: K then V, each [kv_heads, 64, head_dim], BF16 or E4M3. Every sum is made by a fixed number
+ * of threads in a fixed order and ends in a fixed tree, so a row's result does not depend on its
+ * companions.
  *
  * Programmatic dependent launch: a kernel may start while the one before it still runs. So every
  * kernel calls depend_wait() before it reads or writes what others write or read, in every thread
  * block, even one that has nothing to do; what it reads of weights it may ask for earlier. It calls
  * depend_release() as early as it can: at its start, or where its own first loads are on their way.
- * Shared memory is at most 113 KB a block in whatever runs in a decode step, so that the next kernel
- * finds room beside this one. */
+ * Shared memory is at most 113 KB a block in whatever runs in a decode step, so that the next
+ * kernel finds room beside this one. */
 #ifndef IMP_BACKEND_CUDA_CUDA_CUH
 #define IMP_BACKEND_CUDA_CUDA_CUH
 
@@ -29,7 +30,10 @@ extern "C" {
 #include "num/fp.h"
 
 enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4, LANE_K = 8 };
-enum { GROUP_K = 64, CHUNK_K = 128 }; /* columns that act_place permutes among; that a row ends at */
+enum {
+    GROUP_K = 64,
+    CHUNK_K = 128
+}; /* columns that act_place permutes among; that a row ends at */
 
 /* A weight's rows on the device, as stored. */
 struct dev_weight {
@@ -80,12 +84,14 @@ struct cuda_backend {
     const char *failed_at;
     int64_t calls, fail_call; /* wrapped calls so far; the one that is made to fail, 0: none */
     bool pdl;                 /* launch kernels before the one before has ended */
+    bool kv_fp8;              /* K and V are E4M3, else BF16 */
     bool replaying;           /* the step's kernels come from a graph: launch none */
     struct step_limits limits;
     struct dev_batch batch;
     int32_t *host_batch, *dev_batch; /* pinned and device: all arrays of a step */
-    float *moe_gate_up, *moe_slots; /* scratch of the experts */
+    float *moe_gate_up, *moe_slots;  /* scratch of the experts */
     uint16_t *moe_inner;
+    float *attention_spans;     /* scratch of attention */
     struct cpu_backend sampler; /* its scratch only: rows are drawn on the host */
     float *host_logits;         /* pinned [vocab] */
 };
@@ -131,8 +137,8 @@ static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kerne
 }
 /* Allows a kernel that much dynamic shared memory; once, when memory is reserved. */
 template <class K> static void gpu_allow_shared(struct cuda_backend *cuda, K kernel, size_t bytes) {
-    gpu_call(cuda, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                                        (int)bytes));
+    gpu_call(cuda,
+             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
 }
 
 static inline struct cuda_backend *cuda_of(struct backend *be) {
@@ -146,10 +152,10 @@ static inline int cuda_rows(const struct cuda_backend *cuda, enum op_rows rows) 
 static inline __host__ __device__ int64_t act_stride(int64_t cols) {
     return (cols + CHUNK_K - 1) / CHUNK_K * CHUNK_K;
 }
-/* Where column k stands in a row of an act. A matrix instruction takes 16 columns; lane quarter c of
- * its operand holds the columns 2c, 2c + 1, 2c + 8, 2c + 9 of those. Four instructions take a group
- * of 64, and this order gives quarter c the columns 16 c .. 16 c + 15, four an instruction: a lane
- * meets one block of scales. It is the order of K in every product. */
+/* Where column k stands in a row of an act. A matrix instruction takes 16 columns; lane quarter c
+ * of its operand holds the columns 2c, 2c + 1, 2c + 8, 2c + 9 of those. Four instructions take a
+ * group of 64, and this order gives quarter c the columns 16 c .. 16 c + 15, four an instruction: a
+ * lane meets one block of scales. It is the order of K in every product. */
 static inline __host__ __device__ int64_t act_place(int64_t k) {
     return (k & ~63) | (k & 12) << 2 | (k & 2) << 2 | (k >> 3 & 6) | (k & 1);
 }
@@ -292,8 +298,13 @@ void cuda_rope_angles(struct backend *be, const struct op_rope_angles *op);
 void cuda_glu(struct backend *be, const struct op_glu *op);
 void cuda_glu_rows(struct cuda_backend *cuda, const struct op_glu *op, int64_t rows);
 void cuda_softcap(struct backend *be, const struct op_softcap *op);
-/* attention.cu */
+/* kv.cu */
 void cuda_qkv(struct backend *be, const struct op_qkv *op);
+/* attention.cu */
+size_t cuda_attention_bytes(const struct step_limits *max);
+int cuda_attention_reserve(struct cuda_backend *cuda, const struct step_limits *max,
+                           struct imp_error *err);
+void cuda_attention_release(struct cuda_backend *cuda);
 void cuda_attention(struct backend *be, const struct op_attention *op);
 /* moe.cu */
 size_t cuda_moe_bytes(const struct step_limits *max);

@@ -13,8 +13,8 @@ int cuda_error(struct cuda_backend *cuda, struct imp_error *err) {
 
 int cuda_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *err) {
     *out = NULL;
-    cudaError_t rc = gpu_fails(cuda_of(be)) ? cudaErrorMemoryAllocation
-                                            : cudaMalloc(out, bytes ? bytes : 1);
+    cudaError_t rc =
+        gpu_fails(cuda_of(be)) ? cudaErrorMemoryAllocation : cudaMalloc(out, bytes ? bytes : 1);
     if (rc == cudaSuccess) return 0;
     *out = NULL;
     cudaGetLastError(); /* running out of memory is no fault of the device */
@@ -57,13 +57,14 @@ static void cuda_act_read(struct backend *be, const void *act, int rows, int64_t
 }
 
 static size_t cuda_kv_block_bytes(struct backend *be, int kv_heads, int head_dim) {
-    (void)be;
-    return (size_t)2 * KV_BLOCK_TOKENS * (size_t)kv_heads * (size_t)head_dim * sizeof(uint16_t);
+    const size_t element = cuda_of(be)->kv_fp8 ? sizeof(uint8_t) : sizeof(uint16_t);
+    return (size_t)2 * KV_BLOCK_TOKENS * (size_t)kv_heads * (size_t)head_dim * element;
 }
 
 /* ---- the step ---- */
 
-/* Where the arrays of a step stand, in ints: the same for every step, so that a graph finds them. */
+/* Where the arrays of a step stand, in ints: the same for every step, so that a graph finds them.
+ */
 struct batch_places {
     size_t token, position, seq, seq_row, slot, out_row, blocks, end;
 };
@@ -82,7 +83,8 @@ static struct batch_places batch_places(const struct step_limits *max) {
 
 static size_t cuda_scratch_bytes(struct backend *be, const struct step_limits *max) {
     (void)be;
-    return batch_places(max).end * sizeof(int32_t) + cuda_moe_bytes(max);
+    return batch_places(max).end * sizeof(int32_t) + cuda_moe_bytes(max) +
+           cuda_attention_bytes(max);
 }
 
 static void place_batch(struct cuda_backend *cuda) {
@@ -112,7 +114,8 @@ static int cuda_reserve(struct backend *be, const struct step_limits *max, struc
     if (rc == 0) rc = cuda_alloc(be, batch_bytes, (void **)&cuda->dev_batch, err);
     if (rc < 0) return rc;
     place_batch(cuda);
-    return cuda_moe_reserve(cuda, max, err);
+    rc = cuda_moe_reserve(cuda, max, err);
+    return rc < 0 ? rc : cuda_attention_reserve(cuda, max, err);
 }
 
 static void put(struct cuda_backend *cuda, const int32_t *device, const int32_t *from, int count) {
@@ -184,6 +187,7 @@ static void cuda_sample(struct backend *be, const struct op_sample *op) {
 static void cuda_destroy(struct backend *be) {
     struct cuda_backend *cuda = cuda_of(be);
     cuda_moe_release(cuda);
+    cuda_attention_release(cuda);
     cudaFree(cuda->dev_batch);
     cudaFreeHost(cuda->host_batch);
     cudaFreeHost(cuda->host_logits);
@@ -251,6 +255,7 @@ extern "C" int imp_cuda_open(const struct backend_options *options, struct backe
     cudaDeviceProp properties;
     cuda->base.ops = &ops;
     cuda->pdl = options->pdl;
+    cuda->kv_fp8 = options->kv_fp8;
     cuda->fail_call = options->fail_call;
     gpu_call(cuda, cudaSetDevice(options->device));
     gpu_call(cuda, cudaGetDeviceProperties(&properties, options->device));
