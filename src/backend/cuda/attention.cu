@@ -281,9 +281,11 @@ static const struct instance INSTANCES[] = {
     instance_of<512, 1, 4>(),
 };
 
-static const struct instance *instance_for(int d) {
+/* Rows of heads that are not whole 16 bytes go to the instances that take any: 32 or 512. */
+static const struct instance *instance_for(int d, bool fp8) {
     const struct instance *i = INSTANCES;
-    while (i->dims < d) i++;
+    const int least = d > 32 && d % (fp8 ? 16 : 8) != 0 ? 512 : d;
+    while (i->dims < least) i++;
     return i;
 }
 
@@ -309,7 +311,6 @@ size_t cuda_attention_bytes(const struct step_limits *max) {
 int cuda_attention_reserve(struct cuda_backend *cuda, const struct step_limits *max,
                            struct imp_error *err) {
     for (size_t i = 0; i < sizeof INSTANCES / sizeof *INSTANCES; i++) {
-        if (i > 0 && INSTANCES[i - 1].dims >= max->max_head_dim) break;
         const struct shape *shapes[] = {&INSTANCES[i].narrow, &INSTANCES[i].wide};
         for (int k = 0; k < 2; k++)
             gpu_allow_shared(cuda, shapes[k]->kernel[cuda->kv_fp8],
@@ -370,7 +371,7 @@ void cuda_attention(struct backend *be, const struct op_attention *op) {
     struct cuda_backend *cuda = cuda_of(be);
     struct attend a = {*op, cuda->batch};
     const int d = op->head_dim, group = op->heads / op->kv_heads, rows = cuda->batch.rows;
-    const struct instance *i = instance_for(d);
+    const struct instance *i = instance_for(d, cuda->kv_fp8);
     const bool one_each = rows == cuda->batch.seqs;
     const int tiles = count_tiles(cuda, group, TILE), spans = tile_spans(&a);
     check(d <= cuda->limits.max_head_dim && d % 2 == 0 && op->heads % op->kv_heads == 0 &&

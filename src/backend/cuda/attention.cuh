@@ -65,7 +65,7 @@ __device__ __forceinline__ float out_value(float o, float factor, const float *g
     const float x = __fadd_rn(__fmul_rn(o, factor), 0.0f);
     if (gate == NULL) return x;
     const float e = ex2(__fmul_rn(gate[column], -LOG2_E));
-    return __fmul_rn(x, __fdiv_rn(1.0f, __fadd_rn(1.0f, e)));
+    return __fmul_rn(x, reciprocal(__fadd_rn(1.0f, e)));
 }
 
 /* tanh: near 0 by its series, so that small scores stay exact. */
@@ -76,7 +76,7 @@ __device__ __forceinline__ float tanh_rn(float x) {
     series = __fmaf_rn(square, series, -1.0f / 3);
     series = __fmaf_rn(__fmul_rn(x, square), series, x);
     const float e = ex2(__fmul_rn(y, -2 * LOG2_E));
-    const float far = copysignf(__fdiv_rn(__fsub_rn(1.0f, e), __fadd_rn(1.0f, e)), x);
+    const float far = copysignf(__fmul_rn(__fsub_rn(1.0f, e), reciprocal(__fadd_rn(1.0f, e))), x);
     return y < 0.25f ? series : far; /* NaN: far */
 }
 

@@ -102,10 +102,11 @@ __device__ __forceinline__ void scores(float s[PART / WN / 8][4], const uint16_t
 }
 
 template <int COUNT> __device__ __forceinline__ void cap_scores(float s[COUNT][4], float cap) {
+    const float scale = __fdiv_rn(1.0f, cap);
 #pragma unroll
     for (int n = 0; n < COUNT; n++)
 #pragma unroll
-        for (int i = 0; i < 4; i++) s[n][i] = __fmul_rn(cap, tanh_rn(__fdiv_rn(s[n][i], cap)));
+        for (int i = 0; i < 4; i++) s[n][i] = __fmul_rn(cap, tanh_rn(__fmul_rn(s[n][i], scale)));
 }
 template <int COUNT>
 __device__ __forceinline__ void hide_scores(float s[COUNT][4], const struct pairs &own,

@@ -27,7 +27,8 @@ template <int D, class E> struct ring {
     static constexpr bool FP8 = sizeof(E) == 1, RAW = FP8 && D <= 256;
     static constexpr int SLOTS = D <= 128 ? 4 : D <= 256 ? 2 : 1;
     static constexpr int LEFT =
-        SLOTS > 1 ? SLOTS - 2 : 0; /* groups that may still be on their way */
+        SLOTS > 1 ? SLOTS - 2 : 0;                      /* groups that may still be on their way */
+    static constexpr bool RAGGED = D == 32 || D == 512; /* takes rows that 16 bytes do not divide */
     static constexpr int UNIT_BYTES = PART * STRIDE * 2;
     static constexpr int SLOT_BYTES = !FP8 ? UNIT_BYTES : RAW ? PART * D : 0;
     static constexpr int BYTES = SLOTS * SLOT_BYTES + (FP8 ? UNIT_BYTES : 0);
@@ -61,14 +62,14 @@ __device__ __forceinline__ void ask_unit(uint8_t *slots, const struct source &s,
     enum { EACH = 16 / sizeof(E), CHUNKS = D / EACH };
     const int pitch = ring::FP8 ? D : ring::STRIDE;
     E *to = (E *)(slots + unit % ring::SLOTS * ring::SLOT_BYTES);
-    if (unit < s.units && s.d % EACH == 0 && ring::SLOT_BYTES > 0) {
+    if (unit < s.units && (!ring::RAGGED || s.d % EACH == 0) && ring::SLOT_BYTES > 0) {
         const E *rows = unit_rows<E>(s, unit);
         for (int i = threadIdx.x; i < PART * CHUNKS; i += ATTEND_THREADS) {
             const int row = i / CHUNKS, k = i % CHUNKS * EACH;
             const bool zeros = k >= s.d || !is_seen(s, unit, row);
             copy_async(to + row * pitch + k, zeros ? rows : rows + row * s.d + k, zeros);
         }
-    } else if (unit < s.units && !ring::FP8) {
+    } else if (ring::RAGGED && unit < s.units && !ring::FP8) {
         load_unit<D, E>((uint16_t *)to, s, unit);
     }
     copy_commit();
@@ -93,7 +94,7 @@ __device__ __forceinline__ const uint16_t *take_unit(uint8_t *slots, const struc
     const uint8_t *slot = slots + unit % ring::SLOTS * ring::SLOT_BYTES;
     if (!ring::FP8) return (const uint16_t *)slot;
     uint16_t *wide = (uint16_t *)(slots + ring::SLOTS * ring::SLOT_BYTES);
-    if (!ring::RAW || s.d % 16 != 0) {
+    if (!ring::RAW || (ring::RAGGED && s.d % 16 != 0)) {
         load_unit<D, E>(wide, s, unit);
     } else {
         for (int i = threadIdx.x; i < PART * (D / 8); i += ATTEND_THREADS) {
