@@ -49,17 +49,18 @@ __device__ __forceinline__ void seek_tile(struct tile *t, const struct dev_batch
 }
 
 __device__ __forceinline__ struct tile find_tile(const struct attend &a, int tile_pairs) {
+    const int index = blockIdx.x / a.op.kv_heads, tiles = gridDim.x / a.op.kv_heads;
     struct tile t = {};
     int seq = 0;
-    t.kv_head = blockIdx.y;
+    t.kv_head = blockIdx.x % a.op.kv_heads;
     t.group = a.op.heads / a.op.kv_heads;
     if (a.batch.rows == a.batch.seqs) { /* a row each */
         const int each = (t.group + tile_pairs - 1) / tile_pairs;
-        seq = t.row = a.first_row + blockIdx.x / each;
-        t.pair = blockIdx.x % each * tile_pairs;
+        seq = t.row = a.first_row + index / each;
+        t.pair = index % each * tile_pairs;
         t.pairs = t.group;
     } else { /* the longest, which are a sequence's last, first */
-        seek_tile(&t, a.batch, gridDim.x - 1 - blockIdx.x, tile_pairs, &seq);
+        seek_tile(&t, a.batch, tiles - 1 - index, tile_pairs, &seq);
     }
     t.position = a.batch.position[t.row];
     t.blocks = block_table(a.batch, a.op.group, seq);
@@ -191,7 +192,7 @@ __device__ __forceinline__ bool attend_tokens(const struct attend &a, const stru
     return __syncthreads_or(infinite);
 }
 
-/* blockIdx: tile, kv head, span of those that the tile sees. */
+/* blockIdx: tile and, faster, kv head; span of those that the tile sees. */
 template <int D, int WM, int WN, class E>
 __global__ void __launch_bounds__(ATTEND_THREADS, D <= 64 ? 3 : 2)
     attention_kernel(struct attend a) {
@@ -206,7 +207,7 @@ __global__ void __launch_bounds__(ATTEND_THREADS, D <= 64 ? 3 : 2)
     int span = -1;
     if (a.slots > 0) {
         const int position = t.position + tokens.from;
-        span = visible_at(position, a.op.window).first / SPAN + blockIdx.z;
+        span = visible_at(position, a.op.window).first / SPAN + blockIdx.y;
         if (span > (t.position + tokens.to) / SPAN) return;
     }
     for (int token = tokens.from - 1; token <= tokens.to; token++) {
@@ -344,8 +345,7 @@ static int tile_spans(const struct attend *a) {
 
 static void launch_tiles(struct cuda_backend *cuda, const struct attend *a, const struct shape *s,
                          int tiles) {
-    const dim3 grid((unsigned)tiles, (unsigned)a->op.kv_heads,
-                    (unsigned)(a->slots > 0 ? a->slots : 1));
+    const dim3 grid((unsigned)(tiles * a->op.kv_heads), (unsigned)(a->slots > 0 ? a->slots : 1));
     gpu_launch(cuda, "attention", s->kernel[cuda->kv_fp8], grid, ATTEND_THREADS,
                s->shared[cuda->kv_fp8], *a);
 }

@@ -37,21 +37,47 @@ template <int D, class E> struct ring {
 template <class E> __device__ __forceinline__ const E *unit_rows(const struct source &s, int unit) {
     return kv_rows<E>(s.kv, s.blocks[s.part + unit / 2], unit & 1, s.kv_heads, s.head, s.d);
 }
-__device__ __forceinline__ bool is_seen(const struct source &s, int unit, int row) {
-    const int position = (s.part + unit / 2) * PART + row;
-    return position >= s.see.first && position <= s.see.last;
+/* Rows of a unit that the tile sees. The others may be NaN, and 0 NaN is NaN: zeros come for them.
+ */
+__device__ __forceinline__ struct visible unit_see(const struct source &s, int unit) {
+    const int start = (s.part + unit / 2) * PART;
+    return {s.see.first - start, s.see.last - start};
 }
 
 /* Expanded rows of a unit, eight dims at a time, without waiting for anything but their own loads.
- * What the tile does not see becomes 0: it may be NaN, and 0 NaN is NaN. */
+ */
 template <int D, class E>
 __device__ void load_unit(uint16_t *to, const struct source &s, int unit) {
     const E *rows = unit_rows<E>(s, unit);
+    const struct visible see = unit_see(s, unit);
     for (int i = threadIdx.x; i < PART * (D / 8); i += ATTEND_THREADS) {
         const int row = i / (D / 8), k = i % (D / 8) * 8;
         uint4 x = make_uint4(0, 0, 0, 0);
-        if (k < s.d && is_seen(s, unit, row)) x = load_eight(rows + row * s.d + k, s.d - k);
+        if (k < s.d && row >= see.first && row <= see.last)
+            x = load_eight(rows + row * s.d + k, s.d - k);
         *(uint4 *)(to + row * ring<D, E>::STRIDE + k) = x;
+    }
+}
+
+/* Copies a unit to a slot; eight threads take 128 bytes of a row. */
+template <int D, class E>
+__device__ __forceinline__ void copy_unit(E *to, const struct source &s, int unit) {
+    enum { EACH = 16 / sizeof(E), LINE = 8 * EACH, ROWS = ATTEND_THREADS / 8 };
+    const int pitch = ring<D, E>::FP8 ? D : ring<D, E>::STRIDE;
+    const int first = threadIdx.x / 8, column = threadIdx.x % 8 * EACH;
+    const E *rows = unit_rows<E>(s, unit);
+    const struct visible see = unit_see(s, unit);
+    to += first * pitch + column;
+    const E *from = rows + first * s.d + column;
+#pragma unroll
+    for (int row = 0; row < PART; row += ROWS) {
+        const bool seen = first + row >= see.first && first + row <= see.last;
+#pragma unroll
+        for (int k = 0; k < D; k += LINE) {
+            if (D % LINE != 0 && column + k >= D) continue;
+            const bool there = seen && column + k < s.d;
+            copy_async(to + row * pitch + k, there ? from + row * s.d + k : rows, !there);
+        }
     }
 }
 
@@ -59,18 +85,13 @@ __device__ void load_unit(uint16_t *to, const struct source &s, int unit) {
 template <int D, class E>
 __device__ __forceinline__ void ask_unit(uint8_t *slots, const struct source &s, int unit) {
     typedef struct ring<D, E> ring;
-    enum { EACH = 16 / sizeof(E), CHUNKS = D / EACH };
-    const int pitch = ring::FP8 ? D : ring::STRIDE;
     E *to = (E *)(slots + unit % ring::SLOTS * ring::SLOT_BYTES);
-    if (unit < s.units && (!ring::RAGGED || s.d % EACH == 0) && ring::SLOT_BYTES > 0) {
-        const E *rows = unit_rows<E>(s, unit);
-        for (int i = threadIdx.x; i < PART * CHUNKS; i += ATTEND_THREADS) {
-            const int row = i / CHUNKS, k = i % CHUNKS * EACH;
-            const bool zeros = k >= s.d || !is_seen(s, unit, row);
-            copy_async(to + row * pitch + k, zeros ? rows : rows + row * s.d + k, zeros);
+    if (unit < s.units && ring::SLOT_BYTES > 0) {
+        if (!ring::RAGGED || s.d * sizeof(E) % 16 == 0) {
+            copy_unit<D, E>(to, s, unit);
+        } else if (!ring::FP8) {
+            load_unit<D, E>((uint16_t *)to, s, unit);
         }
-    } else if (ring::RAGGED && unit < s.units && !ring::FP8) {
-        load_unit<D, E>((uint16_t *)to, s, unit);
     }
     copy_commit();
 }
