@@ -26,8 +26,7 @@ template <int D, class E> struct ring {
     static constexpr int STRIDE = D + 8; /* elements of a row in shared memory */
     static constexpr bool FP8 = sizeof(E) == 1, RAW = FP8 && D <= 256;
     static constexpr int SLOTS = D <= 128 ? 4 : D <= 256 ? 2 : 1;
-    static constexpr int LEFT =
-        SLOTS > 1 ? SLOTS - 2 : 0;                      /* groups that may still be on their way */
+    static constexpr int LEFT = SLOTS > 1 ? SLOTS - 2 : 0; /* copies that a wait leaves going */
     static constexpr bool RAGGED = D == 32 || D == 512; /* takes rows that 16 bytes do not divide */
     static constexpr int UNIT_BYTES = PART * STRIDE * 2;
     static constexpr int SLOT_BYTES = !FP8 ? UNIT_BYTES : RAW ? PART * D : 0;
@@ -37,15 +36,14 @@ template <int D, class E> struct ring {
 template <class E> __device__ __forceinline__ const E *unit_rows(const struct source &s, int unit) {
     return kv_rows<E>(s.kv, s.blocks[s.part + unit / 2], unit & 1, s.kv_heads, s.head, s.d);
 }
-/* Rows of a unit that the tile sees. The others may be NaN, and 0 NaN is NaN: zeros come for them.
+/* Rows of a unit that the tile sees. The others may be NaN: they become 0, or p = 0 would not help.
  */
 __device__ __forceinline__ struct visible unit_see(const struct source &s, int unit) {
     const int start = (s.part + unit / 2) * PART;
     return {s.see.first - start, s.see.last - start};
 }
 
-/* Expanded rows of a unit, eight dims at a time, without waiting for anything but their own loads.
- */
+/* The rows of a unit expanded, eight dims at a time; waits for its own loads. */
 template <int D, class E>
 __device__ void load_unit(uint16_t *to, const struct source &s, int unit) {
     const E *rows = unit_rows<E>(s, unit);
