@@ -36,8 +36,7 @@ template <int D, class E> struct ring {
 template <class E> __device__ __forceinline__ const E *unit_rows(const struct source &s, int unit) {
     return kv_rows<E>(s.kv, s.blocks[s.part + unit / 2], unit & 1, s.kv_heads, s.head, s.d);
 }
-/* Rows of a unit that the tile sees. The others may be NaN: they become 0, or p = 0 would not help.
- */
+/* Rows of a unit that the tile sees. The others become 0: they may be NaN, and 0 NaN is NaN. */
 __device__ __forceinline__ struct visible unit_see(const struct source &s, int unit) {
     const int start = (s.part + unit / 2) * PART;
     return {s.see.first - start, s.see.last - start};
