@@ -14,8 +14,8 @@
  * kernel calls depend_wait() before it reads or writes what others write or read, in every thread
  * block, even one that has nothing to do; what it reads of weights it may ask for earlier. It calls
  * depend_release() as early as it can: at its start, or where its own first loads are on their way.
- * Shared memory is at most 113 KB a block in whatever runs in a decode step, so that the next
- * kernel finds room beside this one. */
+ * Shared memory is at most 113 KB a block in whatever runs in a decode step, so that the next kernel
+ * finds room beside this one. */
 #ifndef IMP_BACKEND_CUDA_CUDA_CUH
 #define IMP_BACKEND_CUDA_CUDA_CUH
 
@@ -30,10 +30,7 @@ extern "C" {
 #include "num/fp.h"
 
 enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4, LANE_K = 8 };
-enum {
-    GROUP_K = 64,
-    CHUNK_K = 128
-}; /* columns that act_place permutes among; that a row ends at */
+enum { GROUP_K = 64, CHUNK_K = 128 }; /* columns that act_place permutes among; that a row ends at */
 
 /* A weight's rows on the device, as stored. */
 struct dev_weight {
@@ -89,9 +86,9 @@ struct cuda_backend {
     struct step_limits limits;
     struct dev_batch batch;
     int32_t *host_batch, *dev_batch; /* pinned and device: all arrays of a step */
-    float *moe_gate_up, *moe_slots;  /* scratch of the experts */
+    float *moe_gate_up, *moe_slots; /* scratch of the experts */
     uint16_t *moe_inner;
-    float *attention_spans;     /* scratch of attention */
+    float *attention_spans; /* scratch of attention */
     struct cpu_backend sampler; /* its scratch only: rows are drawn on the host */
     float *host_logits;         /* pinned [vocab] */
 };
@@ -137,8 +134,8 @@ static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kerne
 }
 /* Allows a kernel that much dynamic shared memory; once, when memory is reserved. */
 template <class K> static void gpu_allow_shared(struct cuda_backend *cuda, K kernel, size_t bytes) {
-    gpu_call(cuda,
-             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)bytes));
+    gpu_call(cuda, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                        (int)bytes));
 }
 
 static inline struct cuda_backend *cuda_of(struct backend *be) {
@@ -152,10 +149,10 @@ static inline int cuda_rows(const struct cuda_backend *cuda, enum op_rows rows) 
 static inline __host__ __device__ int64_t act_stride(int64_t cols) {
     return (cols + CHUNK_K - 1) / CHUNK_K * CHUNK_K;
 }
-/* Where column k stands in a row of an act. A matrix instruction takes 16 columns; lane quarter c
- * of its operand holds the columns 2c, 2c + 1, 2c + 8, 2c + 9 of those. Four instructions take a
- * group of 64, and this order gives quarter c the columns 16 c .. 16 c + 15, four an instruction: a
- * lane meets one block of scales. It is the order of K in every product. */
+/* Where column k stands in a row of an act. A matrix instruction takes 16 columns; lane quarter c of
+ * its operand holds the columns 2c, 2c + 1, 2c + 8, 2c + 9 of those. Four instructions take a group
+ * of 64, and this order gives quarter c the columns 16 c .. 16 c + 15, four an instruction: a lane
+ * meets one block of scales. It is the order of K in every product. */
 static inline __host__ __device__ int64_t act_place(int64_t k) {
     return (k & ~63) | (k & 12) << 2 | (k & 2) << 2 | (k >> 3 & 6) | (k & 1);
 }

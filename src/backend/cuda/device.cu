@@ -13,8 +13,8 @@ int cuda_error(struct cuda_backend *cuda, struct imp_error *err) {
 
 int cuda_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *err) {
     *out = NULL;
-    cudaError_t rc =
-        gpu_fails(cuda_of(be)) ? cudaErrorMemoryAllocation : cudaMalloc(out, bytes ? bytes : 1);
+    cudaError_t rc = gpu_fails(cuda_of(be)) ? cudaErrorMemoryAllocation
+                                            : cudaMalloc(out, bytes ? bytes : 1);
     if (rc == cudaSuccess) return 0;
     *out = NULL;
     cudaGetLastError(); /* running out of memory is no fault of the device */
@@ -63,8 +63,7 @@ static size_t cuda_kv_block_bytes(struct backend *be, int kv_heads, int head_dim
 
 /* ---- the step ---- */
 
-/* Where the arrays of a step stand, in ints: the same for every step, so that a graph finds them.
- */
+/* Where the arrays of a step stand, in ints: the same for every step, so that a graph finds them. */
 struct batch_places {
     size_t token, position, seq, seq_row, slot, out_row, blocks, end;
 };
