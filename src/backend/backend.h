@@ -380,6 +380,7 @@ struct backend_options {
                              * of as many rows */
     bool plain_linears;     /* GPU only: the simplest kernel for every product, for tests */
     bool pdl;               /* GPU only: a kernel may start before the one before it has ended */
+    bool kv_fp8;            /* GPU only: K and V are stored as E4M3 */
     int64_t fail_call;      /* GPU only: this call of the runtime, counted from 1, fails; 0: none */
     const char *isa;        /* fast CPU only: NULL the best, or "avx512", "avx2", "portable" */
 };

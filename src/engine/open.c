@@ -43,20 +43,24 @@ static int check_path(const char *path, bool model, struct imp_error *err) {
     return error_set(err, IMP_ERR_FILE, path, "neither a model folder nor a .safetensors file");
 }
 
-static int check_options(const struct imp_options *o, struct imp_error *err) {
-    if (o->value[SETTING_KV_DTYPE] != KV_BF16)
+/* Whether a GPU is asked for, or there to be tried. */
+static bool may_use_gpu(const struct imp_options *o) {
+    if (o->value[SETTING_DEVICE] >= DEVICE_GPU) return true;
+    return o->value[SETTING_DEVICE] == DEVICE_AUTO &&
+           o->value[SETTING_REFERENCE] == REFERENCE_FALSE &&
+           o->value[SETTING_ACTIVATIONS] == ACTIVATIONS_BF16 && backend_gpu_exists();
+}
+
+static int check_options(const struct imp_options *o, bool gpu, struct imp_error *err) {
+    if (!gpu && o->value[SETTING_KV_DTYPE] != KV_BF16)
         return error_set(err, IMP_ERR_UNSUPPORTED, NULL, "kv.dtype=fp8 is not there on a CPU");
     return 0;
 }
 
 int open_backend(const struct imp_options *o, struct backend **out, int *threads,
                  struct imp_error *err) {
-    int rc = check_options(o, err);
-    if (rc < 0) return rc;
     *threads = o->value[SETTING_THREADS] ? (int)o->value[SETTING_THREADS] : cpu_count();
     const int64_t device = o->value[SETTING_DEVICE];
-    const bool plain = o->value[SETTING_REFERENCE] == REFERENCE_FALSE &&
-                       o->value[SETTING_ACTIVATIONS] == ACTIVATIONS_BF16;
     struct backend_options options = {
         .kind = device >= DEVICE_GPU                             ? BACKEND_GPU
                 : o->value[SETTING_REFERENCE] == REFERENCE_FALSE ? BACKEND_CPU
@@ -67,16 +71,18 @@ int open_backend(const struct imp_options *o, struct backend **out, int *threads
         .nvfp4_activations = o->value[SETTING_ACTIVATIONS] == ACTIVATIONS_NVFP4,
         .graphs = o->value[SETTING_GRAPHS] == GRAPHS_AUTO,
         .pdl = o->value[SETTING_PDL] != 0,
+        .kv_fp8 = o->value[SETTING_KV_DTYPE] == KV_FP8,
         .fail_call = o->value[SETTING_FAIL_CALL],
         .isa = options_isa(o)};
-    if (device == DEVICE_AUTO && plain && backend_gpu_exists()) {
+    if (device == DEVICE_AUTO && may_use_gpu(o)) {
         struct imp_error why = {0};
         options.kind = BACKEND_GPU;
         if (backend_open(&options, out, &why) == 0) return 0;
         log_line(&o->log, LOG_WARNING, "%s: running on the CPU", why.message);
         options.kind = BACKEND_CPU;
     }
-    return backend_open(&options, out, err);
+    const int rc = check_options(o, options.kind == BACKEND_GPU, err);
+    return rc < 0 ? rc : backend_open(&options, out, err);
 }
 
 /* Tokenizer and chat template of a GGUF file, as imp quantize would write them. */
@@ -222,7 +228,7 @@ static int open_engine(const char *path, const struct imp_options *options, bool
     e->name = last_part(path);
     *out = NULL;
     int rc = check_path(path, model, err);
-    if (rc == 0 && model) rc = check_options(&e->options, err);
+    if (rc == 0 && model) rc = check_options(&e->options, may_use_gpu(&e->options), err);
     if (rc == 0) rc = open_text(e, path, err);
     if (rc == 0 && model) rc = open_model(e, path, err);
     if (rc < 0) {

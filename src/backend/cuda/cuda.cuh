@@ -6,8 +6,9 @@
  * them can be made to fail (runtime.fail_call).
  *
  * act: BF16 [rows, act_stride(cols)], columns in the order of act_place, zeros past cols. KV of a
- * block: K then V, each [kv_heads, 64, head_dim]. Every sum is made by a fixed number of threads in
- * a fixed order and ends in a fixed tree, so a row's result does not depend on its companions.
+ * block: K then V, each [kv_heads, 64, head_dim], BF16 or E4M3. Every sum is made by a fixed number
+ * of threads in a fixed order and ends in a fixed tree, so a row's result does not depend on its
+ * companions.
  *
  * Programmatic dependent launch: a kernel may start while the one before it still runs. So every
  * kernel calls depend_wait() before it reads or writes what others write or read, in every thread
@@ -90,6 +91,7 @@ struct cuda_backend {
     int processors;           /* multiprocessors of the device */
     bool bulk_copies, wgmma;  /* instructions it has: sm_90 and later, sm_90a alone */
     bool pdl;                 /* launch kernels before the one before has ended */
+    bool kv_fp8;              /* K and V are E4M3, else BF16 */
     bool graphs;              /* decode steps become graphs */
     bool capturing, replaying; /* the running step: launches are recorded; are left to a graph */
     struct cuda_graph graph[MAX_GRAPHS], *current; /* current: of the running step, or NULL */
@@ -106,6 +108,7 @@ struct cuda_backend {
     uint16_t *moe_inner, *moe_scaled;
     int32_t *moe_order;
     struct slot_item *moe_items;
+    float *attention_spans; /* scratch of attention */
     float *gdn_rows; /* scratch of the gated delta nets */
     char *host_sample, *dev_sample; /* pinned and device: what the sampler is given, and scratch */
 };
@@ -285,8 +288,13 @@ void cuda_rope_angles(struct backend *be, const struct op_rope_angles *op);
 void cuda_glu(struct backend *be, const struct op_glu *op);
 void cuda_glu_rows(struct cuda_backend *cuda, const struct op_glu *op, int64_t rows);
 void cuda_softcap(struct backend *be, const struct op_softcap *op);
-/* attention.cu */
+/* kv.cu */
 void cuda_qkv(struct backend *be, const struct op_qkv *op);
+/* attention.cu */
+size_t cuda_attention_bytes(const struct step_limits *max);
+int cuda_attention_reserve(struct cuda_backend *cuda, const struct step_limits *max,
+                           struct imp_error *err);
+void cuda_attention_release(struct cuda_backend *cuda);
 void cuda_attention(struct backend *be, const struct op_attention *op);
 /* moe.cu */
 size_t cuda_moe_bytes(const struct step_limits *max);

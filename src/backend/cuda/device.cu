@@ -58,8 +58,8 @@ static void cuda_act_read(struct backend *be, const void *act, int rows, int64_t
 }
 
 static size_t cuda_kv_block_bytes(struct backend *be, int kv_heads, int head_dim) {
-    (void)be;
-    return (size_t)2 * KV_BLOCK_TOKENS * (size_t)kv_heads * (size_t)head_dim * sizeof(uint16_t);
+    const size_t element = cuda_of(be)->kv_fp8 ? sizeof(uint8_t) : sizeof(uint16_t);
+    return (size_t)2 * KV_BLOCK_TOKENS * (size_t)kv_heads * (size_t)head_dim * element;
 }
 
 /* ---- the step ---- */
@@ -84,7 +84,8 @@ static struct batch_places batch_places(const struct step_limits *max) {
 
 static size_t cuda_scratch_bytes(struct backend *be, const struct step_limits *max) {
     return batch_places(max).end * sizeof(int32_t) + cuda_linear_bytes(cuda_of(be), max) +
-           cuda_moe_bytes(max) + cuda_gdn_bytes(max) + cuda_sample_bytes(max);
+           cuda_attention_bytes(max) + cuda_moe_bytes(max) + cuda_gdn_bytes(max) +
+           cuda_sample_bytes(max);
 }
 
 static void place_batch(struct cuda_backend *cuda) {
@@ -112,6 +113,7 @@ static int cuda_reserve(struct backend *be, const struct step_limits *max, struc
     place_batch(cuda);
     stage_close(cuda);
     if ((rc = cuda_linear_reserve(cuda, max, err)) < 0 ||
+        (rc = cuda_attention_reserve(cuda, max, err)) < 0 ||
         (rc = cuda_moe_reserve(cuda, max, err)) < 0 || (rc = cuda_gdn_reserve(cuda, max, err)) < 0)
         return rc;
     return cuda_sample_reserve(cuda, max, err);
@@ -183,6 +185,7 @@ static void cuda_destroy(struct backend *be) {
     cuda_moe_release(cuda);
     cuda_gdn_release(cuda);
     cuda_sample_release(cuda);
+    cuda_attention_release(cuda);
     cudaFree(cuda->dev_batch);
     cudaFreeHost(cuda->host_batch);
     if (cuda->stream) cudaStreamDestroy(cuda->stream);
@@ -248,6 +251,7 @@ extern "C" int imp_cuda_open(const struct backend_options *options, struct backe
     cuda->base.ops = &ops;
     cuda->pdl = options->pdl;
     cuda->graphs = options->graphs;
+    cuda->kv_fp8 = options->kv_fp8;
     cuda->fail_call = options->fail_call;
     gpu_call(cuda, cudaSetDevice(options->device));
     gpu_call(cuda, cudaGetDeviceProperties(&properties, options->device));
