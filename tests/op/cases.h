@@ -30,7 +30,7 @@ static const struct bounds GPU_BOUNDS = {.linear = 0x1p-20,
                                          .glu = 0x1p-20,
                                          .head = 0x1p-20,
                                          .score = 0x1p-20,
-                                         .value = 0x1p-18,
+                                         .value = 0x1p-8, /* weights are rounded to BF16 */
                                          .delta = 0x1p-19,
                                          .state = 0x1p-16,
                                          .route = 0x1p-20};
