@@ -310,6 +310,7 @@ static void attention_case(const struct attention_case *c, bool large) {
     attention_setup(&t, c);
     snprintf(what, sizeof what, "attention, %d heads of %d", t.c->heads, t.c->head_dim);
     stream_test_all(&(struct stream_test){.what = what,
+                                          .weighted = true,
                                           .stream = &t.stream,
                                           .window = t.c->group == KV_WINDOW ? t.c->window : 0,
                                           .out_width = (int64_t)t.c->heads * t.c->head_dim,

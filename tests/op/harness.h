@@ -310,6 +310,7 @@ struct stream_test {
     int window;
     int64_t out_width;
     bool large; /* for the GPU, or what stands in for it, alone */
+    bool weighted; /* by weights that a GPU rounds to BF16: there only `exact` judges */
     bool plain; /* out is fp32, never rounded: two backends differ in the last bits at will */
     void *ctx;
     void (*make)(struct backend *be, void *ctx);
@@ -352,6 +353,10 @@ static inline void stream_test_all(const struct stream_test *t, double slack) {
         float *out = stream_test_on(t, &TARGETS[i]);
         if (TARGETS[i].kind == BACKEND_CPU_REFERENCE && TARGETS[i].rounds) {
             rounded = out;
+            continue;
+        }
+        if (t->weighted && TARGETS[i].kind == BACKEND_GPU) {
+            free(out);
             continue;
         }
         if (out && rounded) check_agree(out, rounded, n, slack, t->plain ? n : 2 + n / 50, t->what);

@@ -30,6 +30,7 @@ extern "C" {
 #include "num/fp.h"
 
 enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4 };
+enum { KNOWN_KERNELS = 256 }; /* kernels of the module, at most */
 enum { GROUP_K = 64, CHUNK_K = 128 }; /* columns that act_place permutes among; that a row ends at */
 
 /* A table's rows on the device, as stored. */
@@ -96,6 +97,7 @@ struct cuda_backend {
     bool capturing, replaying; /* the running step: launches are recorded; are left to a graph */
     struct cuda_graph graph[MAX_GRAPHS], *current; /* current: of the running step, or NULL */
     int64_t steps;
+    const void *known[KNOWN_KERNELS]; /* see gpu_know */
     struct step_limits limits;
     struct dev_batch batch;
     int32_t *host_batch, *dev_batch; /* pinned and device: all arrays of a step */
@@ -133,11 +135,24 @@ static inline bool gpu_fails(struct cuda_backend *cuda) {
     gpu_keep(cuda, gpu_fails(cuda) ? cudaErrorUnknown : (call),                                    \
              #call " (" __FILE__ ":" CUDA_STRING(__LINE__) ")")
 
+/* Each kernel once: all take the largest share of shared memory. The split between it and L1 is the
+ * multiprocessor's; a kernel with another one starts when the one before has left, and nothing
+ * overlaps. */
+static inline bool gpu_know(struct cuda_backend *cuda, const void *kernel) {
+    size_t at = (size_t)kernel / 16 % KNOWN_KERNELS;
+    for (int i = 0; i < KNOWN_KERNELS && cuda->known[at]; i++, at = (at + 1) % KNOWN_KERNELS)
+        if (cuda->known[at] == kernel) return true;
+    check(cuda->known[at] == NULL);
+    cuda->known[at] = kernel;
+    return gpu_call(cuda, cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                               cudaSharedmemCarveoutMaxShared));
+}
+
 /* Launches kernel<<<grid, threads, shared>>>(args...) on the backend's stream. */
 template <class... P, class... A>
 static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kernel)(P...), dim3 grid,
                        unsigned threads, size_t shared, A... args) {
-    if (cuda->replaying) return;
+    if (cuda->replaying || !gpu_know(cuda, (const void *)kernel)) return;
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;

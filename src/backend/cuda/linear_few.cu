@@ -18,7 +18,7 @@ enum {
     COMPUTE_WARPS = GROUPS * SEGMENTS,
     FEW_THREADS = (COMPUTE_WARPS + 2) * WARP,
     FEW_ROWS = 8,
-    SUM_SLOTS = 4,
+    SUM_SLOTS = 2,
     SUM_BYTES = SEGMENTS * WARP * 16,
     SHARED_BYTES = 113 << 10,
     MOST_STAGES = 16 /* of a group's ring */

@@ -17,23 +17,84 @@ void cuda_embed(struct backend *be, const struct op_embed *op) {
                cuda->batch.token, op->scale, op->h);
 }
 
-__global__ void norm_kernel(const float *h, const int32_t *from, const float *weight, float eps,
-                            int64_t cols, uint16_t *out) {
-    const int64_t stride = act_stride(cols);
+/* Four columns of an act's row from column k on, k a multiple of four; past cols they are 0. */
+static __device__ __forceinline__ void store_four(uint16_t *row, int64_t k, int64_t cols,
+                                                  const float v[4]) {
+    uint32_t pair[2];
+    for (int i = 0; i < 2; i++) {
+        const uint32_t low = k + 2 * i < cols ? bf16_encode(v[2 * i]) : 0;
+        const uint32_t high = k + 2 * i + 1 < cols ? bf16_encode(v[2 * i + 1]) : 0;
+        pair[i] = high << 16 | low;
+    }
+    *(uint32_t *)(row + act_place(k)) = pair[0];
+    *(uint32_t *)(row + act_place(k + 2)) = pair[1];
+}
+
+/* A row stays in registers: a thread has four columns of every 4 NORM_THREADS. More than NORM_FOURS
+ * of them are read again. */
+enum { NORM_THREADS = 512, NORM_FOURS = 4 };
+
+static __device__ __forceinline__ void load_four(const float *x, int64_t k, int64_t cols,
+                                                 float v[4]) {
+    if (k + 4 <= cols && (cols & 3) == 0) {
+        const float4 f = *(const float4 *)(x + k);
+        v[0] = f.x, v[1] = f.y, v[2] = f.z, v[3] = f.w;
+        return;
+    }
+    for (int i = 0; i < 4; i++) v[i] = k + i < cols ? x[k + i] : 0;
+}
+
+static __device__ float norm_sum(float x) {
+    __shared__ float part[NORM_THREADS / WARP];
+    x = warp_sum(x);
+    if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
+    __syncthreads();
+    float total = 0;
+    for (int i = 0; i < NORM_THREADS / WARP; i++) total += part[i];
+    return total;
+}
+
+__global__ void __launch_bounds__(NORM_THREADS)
+    norm_kernel(const float *h, const int32_t *from, const float *weight, float eps, int64_t cols,
+                uint16_t *out) {
+    const int64_t stride = act_stride(cols), k0 = threadIdx.x * 4, step = NORM_THREADS * 4;
+    float v[NORM_FOURS][4], w[NORM_FOURS][4], sum = 0;
+    for (int i = 0; i < NORM_FOURS; i++) {
+        w[i][0] = w[i][1] = w[i][2] = w[i][3] = 1;
+        if (weight) load_four(weight, k0 + i * step, cols, w[i]);
+    }
     depend_wait();
     depend_release();
     const float *x = h + (from ? from[blockIdx.x] : (int64_t)blockIdx.x) * cols;
-    const float scale = row_scale(x, cols, eps);
-    for (int64_t k = threadIdx.x; k < stride; k += ROW_THREADS)
-        out[blockIdx.x * stride + act_place(k)] =
-            k < cols ? bf16_encode(x[k] * scale * (weight ? weight[k] : 1.0f)) : 0;
+    uint16_t *to = out + blockIdx.x * stride;
+    for (int i = 0; i < NORM_FOURS; i++) load_four(x, k0 + i * step, cols, v[i]);
+    for (int i = 0; i < NORM_FOURS; i++)
+        for (int j = 0; j < 4; j++) sum = __fmaf_rn(v[i][j], v[i][j], sum);
+    for (int64_t k = k0 + NORM_FOURS * step; k < cols; k += step) {
+        float more[4];
+        load_four(x, k, cols, more);
+        for (int j = 0; j < 4; j++) sum = __fmaf_rn(more[j], more[j], sum);
+    }
+    const float scale = 1.0f / sqrtf(norm_sum(sum) / (float)cols + eps);
+    for (int i = 0; i < NORM_FOURS; i++) {
+        if (k0 + i * step >= stride) break;
+        for (int j = 0; j < 4; j++) v[i][j] = v[i][j] * scale * w[i][j];
+        store_four(to, k0 + i * step, cols, v[i]);
+    }
+    for (int64_t k = k0 + NORM_FOURS * step; k < stride; k += step) {
+        float more[4], by[4] = {1, 1, 1, 1};
+        load_four(x, k, cols, more);
+        if (weight) load_four(weight, k, cols, by);
+        for (int j = 0; j < 4; j++) more[j] = more[j] * scale * by[j];
+        store_four(to, k, cols, more);
+    }
 }
 
 void cuda_norm(struct backend *be, const struct op_norm *op) {
     struct cuda_backend *cuda = cuda_of(be);
     const int rows = cuda_rows(cuda, op->rows);
     if (rows == 0) return;
-    gpu_launch(cuda, "norm", norm_kernel, (unsigned)rows, ROW_THREADS, 0, op->h,
+    gpu_launch(cuda, "norm", norm_kernel, (unsigned)rows, NORM_THREADS, 0, op->h,
                op->rows == ROWS_OUT ? cuda->batch.out_row : NULL, op->weight, op->eps, op->cols,
                (uint16_t *)op->out);
 }

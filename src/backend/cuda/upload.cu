@@ -25,20 +25,26 @@ static bool row_scaled(const struct weight *w) {
     return w->scale == NULL || w->scale_cols >= w->cols;
 }
 
-/* MXFP4's scales are powers of two over a range that five bits of exponent may not hold. */
-static bool mx_fits(const struct weight *w, int *top) {
-    int low = 255, high = 0;
-    for (int64_t i = 0; i < w->rows * w->cols / 32; i++) {
-        const int e = w->block_scale[i];
-        if (e == 255) continue; /* NaN */
-        if (e < low) low = e;
-        if (e > high) high = e;
+/* MXFP4's scales are powers of two over a range that five bits of exponent may not hold. All such
+ * parts of a matrix are judged together, so that they stay one stack. */
+struct mx_range {
+    int low, high;
+};
+static struct mx_range mx_range(const struct weight *parts, int count) {
+    struct mx_range r = {255, 0};
+    for (int p = 0; p < count; p++) {
+        const struct weight *w = &parts[p];
+        for (int64_t i = 0; w->format == WEIGHT_MXFP4 && i < w->rows * w->cols / 32; i++) {
+            const int e = w->block_scale[i];
+            if (e == 255) continue; /* NaN */
+            if (e < r.low) r.low = e;
+            if (e > r.high) r.high = e;
+        }
     }
-    *top = high;
-    return high - low <= 30;
+    return r;
 }
 
-static struct part_plan plan_part(const struct weight *w) {
+static struct part_plan plan_part(const struct weight *w, struct mx_range mx) {
     struct part_plan p = {PACK_BF16, 1, 0, w->multiplier};
     switch (w->format) {
     case WEIGHT_NVFP4:
@@ -46,9 +52,10 @@ static struct part_plan plan_part(const struct weight *w) {
         p.multiplier *= 256;
         break;
     case WEIGHT_MXFP4:
-        if (mx_fits(w, &p.mx_top)) {
+        if (mx.high - mx.low <= 30) {
             p.format = PACK_FP4;
-            p.multiplier = ldexpf(p.multiplier, p.mx_top - 127 - 9 + 8);
+            p.mx_top = mx.high;
+            p.multiplier = ldexpf(p.multiplier, mx.high - 127 - 9 + 8);
         }
         break;
     case WEIGHT_FP8:
@@ -90,8 +97,7 @@ struct stack_plan {
 static bool same_stack(const struct stack_plan *s, const struct weight *first,
                        const struct weight *w, const struct part_plan *plan) {
     return first->format == w->format && s->like.format == plan->format &&
-           s->like.planes == plan->planes && s->like.mx_top == plan->mx_top &&
-           first->pre_scale == w->pre_scale && first->scale_cols == w->scale_cols;
+           s->like.planes == plan->planes && first->pre_scale == w->pre_scale && first->scale_cols == w->scale_cols;
 }
 
 static void count_tiles(struct stack_plan *p, const struct weight *parts) {
@@ -104,10 +110,11 @@ static void count_tiles(struct stack_plan *p, const struct weight *parts) {
 
 /* Returns how many stacks there are. */
 static int plan_stacks(const struct weight *parts, int count, struct stack_plan out[MAX_PARTS]) {
+    const struct mx_range mx = mx_range(parts, count);
     int stacks = 0;
     int64_t row = 0;
     for (int i = 0; i < count; i++) {
-        const struct part_plan plan = plan_part(&parts[i]);
+        const struct part_plan plan = plan_part(&parts[i], mx);
         int s = 0;
         while (s < stacks && !same_stack(&out[s], &parts[out[s].part[0]], &parts[i], &plan)) s++;
         if (s == stacks) {
