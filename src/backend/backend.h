@@ -210,6 +210,14 @@ struct op_glu {
     void *out; /* act [R, cols] */
 };
 
+/* op_linear into y, then op_glu on it. y need not be written: a kernel may keep it to itself. */
+struct op_linear_glu {
+    const struct matrix *matrix; /* rows: gate, then up */
+    const void *x;               /* act [R, matrix->cols] */
+    float *y;                    /* [R, matrix->rows]; what glu reads lies in it */
+    struct op_glu glu;
+};
+
 /* Picks each row's experts, all in fp32: n = h * (mean(h^2) + eps)^-1/2 * norm; logits n W^T +
  * bias; the top_k largest (ties: the lower index), descending; weights their softmax (renormalize),
  * or the softmax over all experts; times expert_scale of the chosen. */
@@ -350,6 +358,7 @@ struct backend_ops {
     void (*convert)(struct backend *be, const struct op_convert *op);
     void (*post_norm)(struct backend *be, const struct op_post_norm *op);
     void (*linear)(struct backend *be, const struct op_linear *op);
+    void (*linear_glu)(struct backend *be, const struct op_linear_glu *op);
     void (*rope_angles)(struct backend *be, const struct op_rope_angles *op);
     void (*qkv)(struct backend *be, const struct op_qkv *op);
     void (*attention)(struct backend *be, const struct op_attention *op);

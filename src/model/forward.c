@@ -149,24 +149,36 @@ static void mixer_block(const struct walk *w, int i) {
 
 /* ---- ffn: norm(h) in x; the result is stored in or added to y ---- */
 
+/* glu(x W^T) to m->gated; the product itself lies in m->wide where somebody looks at it. */
+static void gated(const struct walk *w, enum stage product, int i, const struct matrix *matrix,
+                  const struct op_glu *glu) {
+    struct model *m = w->model;
+    if (w->tap == NULL) {
+        m->be->ops->linear_glu(m->be, &(struct op_linear_glu){matrix, m->x, m->wide, *glu});
+        return;
+    }
+    linear(w, LINEAR_STORE, matrix, m->x, m->wide);
+    trace(w, product, i, m->wide, matrix->rows);
+    m->be->ops->glu(m->be, glu);
+}
+
 static void dense(const struct walk *w, int i, enum linear_mode mode, float *y) {
     struct model *m = w->model;
     const struct ffn_desc *f = &m->desc.layer[i].ffn;
     const struct layer_weights *lw = &m->layer[i];
     tap(w, MODULE_GATE, MODULE_UP, i, m->x, m->desc.hidden);
-    linear(w, LINEAR_STORE, lw->gate_up, m->x, m->wide);
-    trace(w, STAGE_GATE_UP, i, m->wide, lw->gate_up->rows);
-    m->be->ops->glu(m->be, &(struct op_glu){.kind = f->kind,
-                                            .gate = m->wide,
-                                            .up = m->wide + f->width,
-                                            .gate_row = 2 * f->width,
-                                            .up_row = 2 * f->width,
-                                            .step = 1,
-                                            .cols = f->width,
-                                            .out = m->x});
-    trace(w, STAGE_GLU, i, m->x, f->width);
-    tap(w, MODULE_DOWN, MODULE_DOWN, i, m->x, f->width);
-    linear(w, mode, lw->down, m->x, y);
+    gated(w, STAGE_GATE_UP, i, lw->gate_up,
+          &(struct op_glu){.kind = f->kind,
+                           .gate = m->wide,
+                           .up = m->wide + f->width,
+                           .gate_row = 2 * f->width,
+                           .up_row = 2 * f->width,
+                           .step = 1,
+                           .cols = f->width,
+                           .out = m->gated});
+    trace(w, STAGE_GLU, i, m->gated, f->width);
+    tap(w, MODULE_DOWN, MODULE_DOWN, i, m->gated, f->width);
+    linear(w, mode, lw->down, m->gated, y);
 }
 
 static void experts(const struct walk *w, int i, enum linear_mode mode, float *y) {
@@ -192,7 +204,7 @@ static void experts(const struct walk *w, int i, enum linear_mode mode, float *y
                  moe->width);
 }
 
-/* The expert that every token takes, added to y. Overwrites x. */
+/* The expert that every token takes, added to y. */
 static void shared_expert(const struct walk *w, int i, float *y) {
     struct model *m = w->model;
     const struct moe_desc *moe = &m->desc.layer[i].moe;
@@ -200,22 +212,20 @@ static void shared_expert(const struct walk *w, int i, float *y) {
     const int64_t width = moe->shared_width, row = lw->shared_gate_up->rows;
     tap(w, MODULE_SHARED_GATE, moe->shared_gate ? MODULE_SHARED_EXPERT_GATE : MODULE_SHARED_UP, i,
         m->x, m->desc.hidden);
-    linear(w, LINEAR_STORE, lw->shared_gate_up, m->x, m->wide);
-    trace(w, STAGE_SHARED_GATE_UP, i, m->wide, row);
-    m->be->ops->glu(m->be,
-                    &(struct op_glu){.kind = moe->kind,
-                                     .limit = moe->limit,
-                                     .gate = m->wide,
-                                     .up = m->wide + width,
-                                     .gate_row = row,
-                                     .up_row = row,
-                                     .step = 1,
-                                     .row_gate = moe->shared_gate ? m->wide + 2 * width : NULL,
-                                     .cols = width,
-                                     .out = m->x});
-    trace(w, STAGE_SHARED_GLU, i, m->x, width);
-    tap(w, MODULE_SHARED_DOWN, MODULE_SHARED_DOWN, i, m->x, width);
-    linear(w, LINEAR_ADD, lw->shared_down, m->x, y);
+    gated(w, STAGE_SHARED_GATE_UP, i, lw->shared_gate_up,
+          &(struct op_glu){.kind = moe->kind,
+                           .limit = moe->limit,
+                           .gate = m->wide,
+                           .up = m->wide + width,
+                           .gate_row = row,
+                           .up_row = row,
+                           .step = 1,
+                           .row_gate = moe->shared_gate ? m->wide + 2 * width : NULL,
+                           .cols = width,
+                           .out = m->gated});
+    trace(w, STAGE_SHARED_GLU, i, m->gated, width);
+    tap(w, MODULE_SHARED_DOWN, MODULE_SHARED_DOWN, i, m->gated, width);
+    linear(w, LINEAR_ADD, lw->shared_down, m->gated, y);
 }
 
 static void route(const struct walk *w, int i) {

@@ -48,6 +48,7 @@ struct model {
     float *h;                       /* [rows, hidden] residual stream */
     void *x;                        /* act [rows, max_cols] input of the next product */
     void *q;                        /* act [rows, heads * head_dim] */
+    void *gated;                    /* act [rows, widest ffn] what glu makes */
     float *wide;                    /* [rows, widest output of a linear]: q|k|v, then gate|up */
     float *branch, *sum;            /* [rows, hidden] where outputs are normed before they count */
     float *ple;                     /* [rows, layers, ple_width] */

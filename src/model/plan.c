@@ -29,12 +29,19 @@ static int64_t query_cols(const struct model_desc *desc) {
     return cols;
 }
 
+static int64_t gated_cols(const struct model_desc *desc) {
+    int64_t cols = desc->ple_width;
+    for (int i = 0; i < desc->layers; i++)
+        cols = max64(cols, max64(desc->layer[i].ffn.width, desc->layer[i].moe.shared_width));
+    return cols;
+}
+
 /* One buffer of the step: where its pointer stands in struct model, and its size. */
 struct buffer {
     void **at;
     size_t bytes;
 };
-enum { MAX_BUFFERS = 10 + MODEL_MAX_ROPES };
+enum { MAX_BUFFERS = 11 + MODEL_MAX_ROPES };
 
 static int list_buffers(struct model *m, const struct model_desc *desc, struct backend *be,
                         const struct step_limits *limits, struct buffer out[MAX_BUFFERS]) {
@@ -44,6 +51,8 @@ static int list_buffers(struct model *m, const struct model_desc *desc, struct b
     out[n++] = (struct buffer){(void **)&m->h, hidden};
     out[n++] = (struct buffer){&m->x, rows * be->ops->act_bytes(be, model_desc_max_cols(desc))};
     out[n++] = (struct buffer){&m->q, rows * be->ops->act_bytes(be, query_cols(desc))};
+    if (gated_cols(desc))
+        out[n++] = (struct buffer){&m->gated, rows * be->ops->act_bytes(be, gated_cols(desc))};
     out[n++] = (struct buffer){(void **)&m->wide, row * (size_t)widest_output(desc)};
     out[n++] = (struct buffer){(void **)&m->logits,
                                (size_t)limits->out_rows * (size_t)desc->vocab * sizeof(float)};

@@ -142,8 +142,9 @@ void model_close(struct model *model) {
     be->ops->table_free(be, model->ple_embedding);
     be->ops->matrix_free(be, model->ple_model);
     be->ops->free(be, model->ple_model_norm);
-    void *buffers[] = {model->h,   model->x,   model->q,      model->wide,   model->branch,
-                       model->sum, model->ple, model->expert, model->logits, model->expert_weight};
+    void *buffers[] = {model->h,      model->x,   model->q,   model->gated,  model->wide,
+                       model->branch, model->sum, model->ple, model->expert, model->expert_weight,
+                       model->logits};
     for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) be->ops->free(be, buffers[i]);
     arena_free(&model->arena);
     *model = (struct model){0};

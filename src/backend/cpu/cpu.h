@@ -101,6 +101,7 @@ int cpu_table_create(struct backend *be, const struct weight *weight, struct tab
 void cpu_table_free(struct backend *be, struct table *table);
 void cpu_step_begin(struct backend *be, const struct batch *batch);
 int cpu_step_end(struct backend *be, struct imp_error *err);
+void cpu_linear_glu(struct backend *be, const struct op_linear_glu *op);
 void cpu_embed(struct backend *be, const struct op_embed *op);
 void cpu_rope_angles(struct backend *be, const struct op_rope_angles *op);
 void cpu_sample(struct backend *be, const struct op_sample *op);

@@ -247,6 +247,21 @@ __device__ __forceinline__ float sigmoid(float x) {
     return 1.0f / (1.0f + expf(-x));
 }
 
+/* f(gate) * up, as op_glu has it */
+__device__ __forceinline__ float glu_value(enum glu_kind kind, float limit, float gate, float up) {
+    switch (kind) {
+    case GLU_SILU:
+        return gate * sigmoid(gate) * up;
+    case GLU_GELU_TANH: /* (1 + tanh u) / 2 is the sigmoid of 2u, and does not cancel */
+        return gate * sigmoid(1.5957691216057308f * (gate + 0.044715f * gate * gate * gate)) * up;
+    case GLU_CLAMPED:
+        break;
+    }
+    gate = gate > limit ? limit : gate; /* a NaN stays one */
+    up = up > limit ? limit : up < -limit ? -limit : up;
+    return gate * sigmoid(1.702f * gate) * (up + 1.0f);
+}
+
 /* Element (row, k) without the multiplier: exact in fp32. */
 __device__ __forceinline__ float weight_value(const struct dev_weight *w, int64_t row, int64_t k) {
     const int64_t i = row * w->cols + k;
@@ -294,6 +309,7 @@ int cuda_linear_reserve(struct cuda_backend *cuda, const struct step_limits *max
                         struct imp_error *err);
 void cuda_linear_release(struct cuda_backend *cuda);
 void cuda_linear(struct backend *be, const struct op_linear *op);
+void cuda_linear_glu(struct backend *be, const struct op_linear_glu *op);
 /* rows.cu */
 void cuda_embed(struct backend *be, const struct op_embed *op);
 void cuda_norm(struct backend *be, const struct op_norm *op);

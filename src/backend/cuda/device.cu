@@ -219,6 +219,7 @@ static struct backend_ops make_ops(void) {
     ops.convert = cuda_convert;
     ops.post_norm = cuda_post_norm;
     ops.linear = cuda_linear;
+    ops.linear_glu = cuda_linear_glu;
     ops.rope_angles = cuda_rope_angles;
     ops.qkv = cuda_qkv;
     ops.attention = cuda_attention;

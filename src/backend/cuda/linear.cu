@@ -1,4 +1,4 @@
-/* op_linear: the choice of a kernel, and inputs that are scaled first. */
+/* op_linear and op_linear_glu: the choice of a kernel, and inputs that are scaled first. */
 #include "backend/cuda/pack.cuh"
 
 /* out = act(x * scale), column by column */
@@ -43,6 +43,10 @@ const uint16_t *linear_input(struct cuda_backend *cuda, const float *pre_scale, 
     return cuda->scaled;
 }
 
+static void multiply(struct cuda_backend *cuda, const struct linear_job *job) {
+    if (!linear_few(cuda, job) && !linear_many(cuda, job)) linear_plain(cuda, job);
+}
+
 void cuda_linear(struct backend *be, const struct op_linear *op) {
     struct cuda_backend *cuda = cuda_of(be);
     const struct cuda_matrix *m = (const struct cuda_matrix *)op->matrix;
@@ -55,8 +59,35 @@ void cuda_linear(struct backend *be, const struct op_linear *op) {
                                        m->base.rows,
                                        op->y,
                                        rows,
-                                       op->mode == LINEAR_ADD};
-        if (linear_few(cuda, &job) || linear_many(cuda, &job)) continue;
-        linear_plain(cuda, &job);
+                                       op->mode == LINEAR_ADD,
+                                       {}};
+        multiply(cuda, &job);
     }
+}
+
+/* True if glu reads the two halves of the product, and nothing else. */
+static bool is_halves(const struct op_linear_glu *op) {
+    const struct op_glu *g = &op->glu;
+    return g->gate == op->y && g->up == op->y + g->cols && g->step == 1 && g->row_gate == NULL &&
+           op->matrix->rows == 2 * g->cols;
+}
+
+void cuda_linear_glu(struct backend *be, const struct op_linear_glu *op) {
+    struct cuda_backend *cuda = cuda_of(be);
+    const struct cuda_matrix *m = (const struct cuda_matrix *)op->matrix;
+    const struct stack *s = &m->stack[0];
+    const int rows = cuda->batch.rows;
+    if (m->count != 1 || !s->paired || !is_halves(op)) {
+        const struct op_linear linear = {ROWS_ALL, LINEAR_STORE, op->matrix, op->x, op->y};
+        cuda_linear(be, &linear);
+        cuda_glu(be, &op->glu);
+        return;
+    }
+    struct linear_job job = {};
+    job.stack = s;
+    job.x = linear_input(cuda, s->pre_scale, op->x, m->base.cols, rows);
+    job.x_stride = act_stride(m->base.cols);
+    job.rows = rows;
+    job.glu = {(uint16_t *)op->glu.out, act_stride(op->glu.cols), op->glu.kind, op->glu.limit};
+    multiply(cuda, &job);
 }

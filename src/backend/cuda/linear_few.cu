@@ -21,11 +21,15 @@ enum {
     SUM_SLOTS = 2,
     SUM_BYTES = SEGMENTS * WARP * 16,
     SHARED_BYTES = 113 << 10,
-    MOST_STAGES = 16 /* of a group's ring */
+    MOST_STAGES = 6 /* of a group's ring; see INFO_SLOTS */
 };
-/* Shared memory: barriers, a chunk's worth of zeros of x, sums, x, the rings. */
+/* Shared memory: barriers, a chunk's worth of zeros of x, what is known of tiles' rows, sums, x, the
+ * rings. */
 enum { FULL_AT = 0, EMPTY_AT = 256, SUMS_FULL_AT = 512, SUMS_FREE_AT = 544, ZERO_AT = 640 };
-enum { ZERO_BYTES = 272, SUMS_AT = 1024, X_AT = SUMS_AT + SUM_SLOTS * SUM_BYTES };
+enum { INFO_BYTES = TILE_ROWS * sizeof(struct row_info), INFO_SLOTS = 16 };
+enum { ZERO_BYTES = 272, INFO_AT = 1024, SUMS_AT = INFO_AT + INFO_SLOTS * INFO_BYTES };
+enum { X_AT = SUMS_AT + SUM_SLOTS * SUM_BYTES };
+static_assert(GROUPS * (MOST_STAGES + 2) <= INFO_SLOTS, "the stream would overtake the sums");
 
 struct few_args {
     const uint8_t *data;
@@ -37,6 +41,7 @@ struct few_args {
     int64_t x_stride, y_stride;
     int rows;
     bool add;
+    struct glu_out glu;
 };
 
 /* Bytes from one row of x to the next: 16 more, so that eight rows lie in eight places of the banks. */
@@ -60,13 +65,14 @@ static __device__ __forceinline__ struct tile_stages tile_stages(const struct fe
 
 template <enum pack_format F>
 static __device__ void stream_weights(const struct few_args &a, uint32_t shared, int ring) {
+    int step = 0; /* of the first tile in turn, over both groups */
     enum { STAGE = pack<F>::BYTES * SEGMENTS };
     const struct tile_stages n = tile_stages(a);
     const int64_t tile_bytes = (int64_t)a.chunks * a.planes * pack<F>::BYTES;
     int slot[GROUPS] = {}, phase[GROUPS];
     bool released = false;
     for (int g = 0; g < GROUPS; g++) phase[g] = 1; /* a fresh barrier's: free */
-    for (int first = blockIdx.x; first < a.tiles; first += GROUPS * gridDim.x) {
+    for (int first = blockIdx.x; first < a.tiles; first += GROUPS * gridDim.x, step += GROUPS) {
         for (int s = 0; s < n.all; s++) {
 #pragma unroll
             for (int g = 0; g < GROUPS; g++) {
@@ -81,7 +87,11 @@ static __device__ void stream_weights(const struct few_args &a, uint32_t shared,
                 const int64_t from = s < n.full ? (int64_t)s * STAGE
                                                 : (int64_t)n.full * STAGE + (s - n.full) * bytes;
                 barrier_wait(shared + EMPTY_AT + at, phase[g]);
-                barrier_expect(shared + FULL_AT + at, bytes);
+                barrier_expect(shared + FULL_AT + at, bytes + (s == 0 ? (int)INFO_BYTES : 0));
+                if (s == 0)
+                    copy_weights(shared + INFO_AT + (step + g) % INFO_SLOTS * INFO_BYTES,
+                                 a.row + (int64_t)tile * TILE_ROWS, INFO_BYTES,
+                                 shared + FULL_AT + at);
                 copy_weights(shared + ring + (g * a.stages + slot[g]) * STAGE,
                              a.data + tile * tile_bytes + from, bytes, shared + FULL_AT + at);
                 if (++slot[g] == a.stages) slot[g] = 0, phase[g] ^= 1;
@@ -91,32 +101,44 @@ static __device__ void stream_weights(const struct few_args &a, uint32_t shared,
     if (!released) depend_release();
 }
 
-/* What a lane has to do with a tile: rows lane / 4 and lane / 4 + 8. */
-struct tile_rows {
-    struct row_info of[2];
-};
-static __device__ __forceinline__ struct tile_rows tile_rows(const struct few_args &a, int tile,
-                                                             int lane) {
-    if (tile >= a.tiles) return {};
-    return {{a.row[tile * TILE_ROWS + lane / 4], a.row[tile * TILE_ROWS + lane / 4 + 8]}};
+/* v: of rows lane / 4 and lane / 4 + 8, two tokens each. */
+static __device__ __forceinline__ void write_tile(const struct few_args &a, int tile, int lane,
+                                                  const struct row_info info[2],
+                                                  const float v[4]) {
+    for (int e = 0; e < 2; e++) {
+        const int token = lane % 4 * 2 + e;
+        if (token >= a.rows) continue;
+        if (a.glu.out) {
+            a.glu.out[token * a.glu.stride + tile * 8 + lane / 4] =
+                glu_output(a.glu, info[0], info[1], v[e], v[e + 2]);
+            continue;
+        }
+        float *y = a.y + token * a.y_stride, sum[2], old[2] = {};
+        for (int h = 0; h < 2; h++) {
+            if (a.add && info[h].out >= 0) old[h] = y[info[h].out];
+            sum[h] = __fadd_rn(__fmul_rn(v[e + 2 * h], info[h].multiplier), info[h].bias);
+        }
+        for (int h = 0; h < 2; h++)
+            if (info[h].out >= 0) y[info[h].out] = a.add ? __fadd_rn(old[h], sum[h]) : sum[h];
+    }
 }
 
-/* Adds the segments of each tile, in ascending order, and writes. What is known of a tile's rows is
- * asked for two tiles ahead: waiting for it cost a microsecond a tile. */
+/* Adds the segments of each tile, in ascending order, and writes. What is to be done with a tile's
+ * rows came with its first weights: a load of its own would wait in the memory's queue behind what
+ * was asked for ahead, and cost two microseconds a kernel. INFO_SLOTS is
+ * more tiles than the stream can be ahead of this warp: of each group one whose sums wait, one that
+ * is worked on, and a ring of others. */
 static __device__ void write_sums(const struct few_args &a, const uint8_t *memory, uint32_t shared,
                                   int lane) {
     int step = 0;
-    struct tile_rows rows = tile_rows(a, blockIdx.x, lane);
-    struct tile_rows next = tile_rows(a, blockIdx.x + gridDim.x, lane);
     depend_wait();
     for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x, step++) {
         const int slot = step % SUM_SLOTS, use = step / SUM_SLOTS;
-        float v[4] = {}, old[4] = {};
-        for (int e = 0; e < 4 && a.add; e++) {
-            const int token = lane % 4 * 2 + e % 2, out = rows.of[e / 2].out;
-            if (token < a.rows && out >= 0) old[e] = a.y[token * a.y_stride + out];
-        }
+        float v[4] = {};
         barrier_wait(shared + SUMS_FULL_AT + 8 * slot, use & 1);
+        const struct row_info *rows =
+            (const struct row_info *)(memory + INFO_AT + step % INFO_SLOTS * INFO_BYTES);
+        const struct row_info info[2] = {rows[lane / 4], rows[lane / 4 + 8]};
         for (int q = 0; q < SEGMENTS; q++) {
             const float4 s =
                 *(const float4 *)(memory + SUMS_AT + slot * SUM_BYTES + q * 512 + lane * 16);
@@ -125,15 +147,7 @@ static __device__ void write_sums(const struct few_args &a, const uint8_t *memor
         }
         __syncwarp();
         if (lane == 0) barrier_arrive(shared + SUMS_FREE_AT + 8 * slot);
-        for (int e = 0; e < 4; e++) {
-            const int token = lane % 4 * 2 + e % 2;
-            const struct row_info &r = rows.of[e / 2];
-            if (token >= a.rows || r.out < 0) continue;
-            const float total = __fadd_rn(__fmul_rn(v[e], r.multiplier), r.bias);
-            a.y[token * a.y_stride + r.out] = a.add ? __fadd_rn(old[e], total) : total;
-        }
-        rows = next;
-        next = tile_rows(a, tile + 2 * gridDim.x, lane);
+        write_tile(a, tile, lane, info, v);
     }
 }
 
@@ -291,7 +305,7 @@ bool linear_few(struct cuda_backend *cuda, const struct linear_job *job) {
     if (stages < 2) return false;
     const struct few_args a = {s->data,       s->row,        s->chunks, s->planes,
                                s->tiles,      stages,        job->x,    job->y,
-                               job->x_stride, job->y_stride, job->rows, job->add};
+                               job->x_stride, job->y_stride, job->rows, job->add, job->glu};
     const unsigned blocks = (unsigned)(s->tiles < cuda->processors ? s->tiles : cuda->processors);
     void (*kernel)(few_args) = s->format == PACK_FP4   ? few_kernel<PACK_FP4>
                                : s->format == PACK_FP8 ? few_kernel<PACK_FP8>

@@ -23,6 +23,7 @@ struct many_args {
     int64_t y_stride;
     int tokens, tiles, chunks, planes;
     bool add;
+    struct glu_out glu;
     float4 *sums; /* SPLIT: of quad i of a thread at sum_at + 128 i + thread */
 };
 
@@ -209,6 +210,8 @@ static __device__ __forceinline__ void chunk_products(struct consumer<C> &c, str
             constexpr int B = decltype(b_)::value;
             asm volatile("" : "+r"(w.w[w.word_of(J + B)])); /* expand here, not earlier */
             w.template fragment<J + B>(f[B]);
+            for (int i = 0; i < 4 && C::F == PACK_BF16; i++)
+                asm volatile("" : "+r"(f[B][i])); /* and not later, among the instructions */
         });
         if (!C::SPLIT && J == 0 && first && open) {
             fold<C>(s);
@@ -242,12 +245,35 @@ static __device__ __forceinline__ void store_sums(const many_args &a, const stru
                                                   s.part[4 * i + 2], s.part[4 * i + 3]));
 }
 
+/* A tile as glu(gate, up): lanes of neighbouring outputs exchange one of two tokens, so that each
+ * writes two outputs of one. */
+template <class C>
+static __device__ __forceinline__ void write_gated(const many_args &a, const struct work &w, int tile,
+                                                   int lane, const struct row_info info[2],
+                                                   const float total[C::TOKENS / 2]) {
+    const bool odd = lane / 4 % 2;
+    uint16_t *out = a.glu.out + tile * 8 + lane / 4 - odd;
+#pragma unroll
+    for (int i = 0; i < C::TOKENS / 2; i += 4) {
+        const int token = w.t * C::TOKENS + i / 4 * 8 + lane % 4 * 2 + odd;
+        const uint32_t even_token = glu_output(a.glu, info[0], info[1], total[i], total[i + 2]);
+        const uint32_t odd_token = glu_output(a.glu, info[0], info[1], total[i + 1], total[i + 3]);
+        const uint32_t other = __shfl_xor_sync(~0u, odd ? even_token : odd_token, 4);
+        const uint32_t pair = odd ? odd_token << 16 | other : other << 16 | even_token;
+        if (token < a.tokens) *(uint32_t *)(out + token * a.glu.stride) = pair;
+    }
+}
+
 template <class C>
 static __device__ __forceinline__ void write_tile(const many_args &a, const struct work &w, int warp,
                                                   int lane, const float total[C::TOKENS / 2]) {
-    const int row = (w.r * C::TILES + warp) * TILE_ROWS + lane / 4;
-    if (row >= a.tiles * TILE_ROWS) return;
+    const int tile = w.r * C::TILES + warp, row = tile * TILE_ROWS + lane / 4;
+    if (tile >= a.tiles) return;
     const struct row_info info[2] = {a.row[row], a.row[row + 8]};
+    if (a.glu.out) {
+        write_gated<C>(a, w, tile, lane, info, total);
+        return;
+    }
 #pragma unroll
     for (int i0 = 0; i0 < C::TOKENS / 2; i0 += 8) {
         float old[8];
@@ -367,7 +393,13 @@ __global__ void __launch_bounds__(ROW_THREADS)
         v = {__fadd_rn(v.x, s[q].x), __fadd_rn(v.y, s[q].y), __fadd_rn(v.z, s[q].z),
              __fadd_rn(v.w, s[q].w)};
     const float sum[4] = {v.x, v.y, v.z, v.w};
-    for (int e = 0; e < 4; e++) {
+    const int output = ((r * groups + group) * 4 + thread / WARP) * 8 + thread % WARP / 4;
+    for (int e = 0; e < 2 && a.glu.out; e++) {
+        if (token + e < a.tokens)
+            a.glu.out[(token + e) * a.glu.stride + output] =
+                glu_output(a.glu, info[0], info[1], sum[e], sum[e + 2]);
+    }
+    for (int e = 0; e < 4 && !a.glu.out; e++) {
         const struct row_info &of = info[e / 2];
         if (token + e % 2 >= a.tokens || of.out < 0) continue;
         float *y = a.y + (token + e % 2) * a.y_stride + of.out;
@@ -466,7 +498,7 @@ bool linear_many(struct cuda_backend *cuda, const struct linear_job *job) {
         return true;
     const struct many_args a = {s->row,      job->y,          job->y_stride,       job->rows,
                                 s->tiles,    s->chunks,       s->planes,           job->add,
-                                cuda->sums};
+                                job->glu,    cuda->sums};
     const int row_blocks = ceil_div(s->tiles, 4 * i->groups);
     const int token_blocks = ceil_div(job->rows, i->tokens);
     const int count = row_blocks * token_blocks * (i->split ? SEGMENTS : 1);

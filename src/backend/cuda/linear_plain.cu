@@ -17,6 +17,7 @@ struct plain_args {
     int64_t x_stride, y_stride;
     int rows;
     bool add;
+    struct glu_out glu;
     struct slot_groups groups; /* of experts; else weights is NULL */
 };
 
@@ -102,17 +103,28 @@ __global__ void __launch_bounds__(THREADS) plain_kernel(const __grid_constant__ 
     for (int c = 0; c < COLUMNS; c++)
         sums[q][c][lane] = make_float4(d[c][0], d[c][1], d[c][2], d[c][3]);
     __syncthreads();
-    for (int i = threadIdx.x; i < COLUMNS * WARP * 4; i += THREADS) {
-        const int c = i / (WARP * 4), l = i / 4 % WARP, e = i % 4;
-        const int token = c * 8 + l % 4 * 2 + e % 2;
-        const struct row_info info = r.row[blockIdx.x * TILE_ROWS + l / 4 + e / 2 * 8];
-        if (token >= r.count || info.out < 0) continue;
-        float total = 0;
-        for (int s = 0; s < SEGMENTS; s++)
-            total = __fadd_rn(total, ((const float *)&sums[s][c][l])[e]);
-        total = __fadd_rn(__fmul_rn(total, info.multiplier), info.bias);
-        float *y = a.y + slot_at(r, token) * a.y_stride + info.out;
-        *y = a.add ? __fadd_rn(*y, total) : total;
+    for (int i = threadIdx.x; i < COLUMNS * WARP * 2; i += THREADS) {
+        const int c = i / (WARP * 2), l = i / 2 % WARP, e = i % 2, token = c * 8 + l % 4 * 2 + e;
+        const int row = blockIdx.x * TILE_ROWS + l / 4;
+        const struct row_info info[2] = {r.row[row], r.row[row + 8]};
+        if (token >= r.count) continue;
+        float total[2] = {};
+        for (int s = 0; s < SEGMENTS; s++) {
+            total[0] = __fadd_rn(total[0], ((const float *)&sums[s][c][l])[e]);
+            total[1] = __fadd_rn(total[1], ((const float *)&sums[s][c][l])[e + 2]);
+        }
+        const int64_t to = slot_at(r, token);
+        if (a.glu.out) {
+            a.glu.out[to * a.glu.stride + blockIdx.x * 8 + l / 4] =
+                glu_output(a.glu, info[0], info[1], total[0], total[1]);
+            continue;
+        }
+        for (int h = 0; h < 2; h++) {
+            if (info[h].out < 0) continue;
+            const float sum = __fadd_rn(__fmul_rn(total[h], info[h].multiplier), info[h].bias);
+            float *y = a.y + to * a.y_stride + info[h].out;
+            *y = a.add ? __fadd_rn(*y, sum) : sum;
+        }
     }
 }
 
@@ -137,7 +149,8 @@ static void launch_format(struct cuda_backend *cuda, enum pack_format f,
 void linear_plain(struct cuda_backend *cuda, const struct linear_job *job) {
     const struct stack *s = job->stack;
     const struct plain_args a = {s->data, s->row, s->chunks, s->planes, job->x, job->y,
-                                 job->x_stride, job->y_stride, job->rows, job->add, {}};
+                                 job->x_stride, job->y_stride, job->rows, job->add, job->glu,
+                                 {}};
     launch_format(cuda, s->format, &a, s->tiles, 0);
 }
 
@@ -145,6 +158,6 @@ void linear_groups(struct cuda_backend *cuda, const struct linear_job *job,
                    const struct slot_groups *groups, int most_items) {
     const struct stack *s = job->stack;
     const struct plain_args a = {NULL, NULL, s->chunks, s->planes, job->x, job->y,
-                                 job->x_stride, job->y_stride, 0, job->add, *groups};
+                                 job->x_stride, job->y_stride, 0, job->add, job->glu, *groups};
     launch_format(cuda, s->format, &a, s->tiles, most_items);
 }

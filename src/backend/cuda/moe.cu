@@ -352,18 +352,23 @@ void cuda_moe(struct backend *be, const struct op_moe *op) {
     job.x_stride = act_stride(hidden);
     job.y = cuda->moe_gate_up;
     job.y_stride = 2 * width;
+    const bool fused = e->gate_up[0]->count == 1 && e->gate_up[0]->stack[0].paired;
+    if (fused) job.glu = {cuda->moe_inner, act_stride(width), op->kind, op->limit};
     for (int i = 0; i < e->gate_up[0]->count; i++)
         expert_linear(cuda, e, i, &job, groups, slots, most);
-    struct op_glu glu = {};
-    glu.kind = op->kind;
-    glu.limit = op->limit;
-    glu.gate = cuda->moe_gate_up;
-    glu.up = cuda->moe_gate_up + (op->interleaved ? 1 : width);
-    glu.gate_row = glu.up_row = 2 * width;
-    glu.step = op->interleaved ? 2 : 1;
-    glu.cols = width;
-    glu.out = cuda->moe_inner;
-    cuda_glu_rows(cuda, &glu, slots);
+    if (!fused) {
+        struct op_glu glu = {};
+        glu.kind = op->kind;
+        glu.limit = op->limit;
+        glu.gate = cuda->moe_gate_up;
+        glu.up = cuda->moe_gate_up + (op->interleaved ? 1 : width);
+        glu.gate_row = glu.up_row = 2 * width;
+        glu.step = op->interleaved ? 2 : 1;
+        glu.cols = width;
+        glu.out = cuda->moe_inner;
+        cuda_glu_rows(cuda, &glu, slots);
+    }
+    job.glu = {};
     groups.x_share = 1;
     job.x = cuda->moe_inner;
     job.x_stride = act_stride(width);

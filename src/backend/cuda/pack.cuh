@@ -236,6 +236,24 @@ static __device__ __forceinline__ void copy_weights(uint32_t to, const void *fro
 
 /* ---- the kernels, by file: y = or += sums of stack s; x act [rows, stride] ---- */
 
+/* Where a paired stack's products go as glu(gate, up): an act. out NULL: to y, as they are. */
+struct glu_out {
+    uint16_t *out;
+    int64_t stride; /* of its rows */
+    enum glu_kind kind;
+    float limit;
+};
+/* Of output 8 tile + l: rows l and l + 8 of the tile. What is no output is 0 in the act. */
+static __device__ __forceinline__ uint16_t glu_output(const struct glu_out &g,
+                                                      const struct row_info &gate_row,
+                                                      const struct row_info &up_row, float gate,
+                                                      float up) {
+    if (gate_row.out < 0) return 0;
+    gate = __fadd_rn(__fmul_rn(gate, gate_row.multiplier), gate_row.bias);
+    up = __fadd_rn(__fmul_rn(up, up_row.multiplier), up_row.bias);
+    return bf16_encode(glu_value(g.kind, g.limit, gate, up));
+}
+
 struct linear_job {
     const struct stack *stack;
     const uint16_t *x;
@@ -243,6 +261,7 @@ struct linear_job {
     float *y;
     int rows;
     bool add;
+    struct glu_out glu;
 };
 /* Slots (row, choice of expert) sorted by expert. An item is at most 8 * columns slots of one. */
 struct slot_item {

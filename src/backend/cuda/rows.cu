@@ -149,20 +149,6 @@ void cuda_rope_angles(struct backend *be, const struct op_rope_angles *op) {
                cuda->batch.position, cuda->batch.rows);
 }
 
-__device__ float glu(const struct op_glu &op, float gate, float up) {
-    switch (op.kind) {
-    case GLU_SILU:
-        return gate * sigmoid(gate) * up;
-    case GLU_GELU_TANH: /* (1 + tanh u) / 2 is the sigmoid of 2u, and does not cancel */
-        return gate * sigmoid(1.5957691216057308f * (gate + 0.044715f * gate * gate * gate)) * up;
-    case GLU_CLAMPED:
-        break;
-    }
-    gate = gate > op.limit ? op.limit : gate; /* a NaN stays one */
-    up = up > op.limit ? op.limit : up < -op.limit ? -op.limit : up;
-    return gate * sigmoid(1.702f * gate) * (up + 1.0f);
-}
-
 __global__ void glu_kernel(struct op_glu op, int64_t rows) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x, stride = act_stride(op.cols);
     const int64_t r = i / stride, k = i % stride;
@@ -175,7 +161,8 @@ __global__ void glu_kernel(struct op_glu op, int64_t rows) {
         return;
     }
     float value =
-        glu(op, op.gate[r * op.gate_row + k * op.step], op.up[r * op.up_row + k * op.step]);
+        glu_value(op.kind, op.limit, op.gate[r * op.gate_row + k * op.step],
+                  op.up[r * op.up_row + k * op.step]);
     if (op.row_gate) value *= sigmoid(op.row_gate[r * op.gate_row]);
     *out = bf16_encode(value);
 }

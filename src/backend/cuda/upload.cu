@@ -3,7 +3,7 @@
  * The parts of a matrix that share a format become one stack. Two parts of equally many rows (gate
  * and up) are paired: tile t holds the gate rows of the outputs whose place in an act is 8 t .. 8 t
  * + 7, then their up rows, so that both sums of an output end in one lane and the eight outputs of
- * a tile are neighbours in the act. */
+ * a tile are neighbours in the act; tiles cover the act's padding too. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -103,7 +103,7 @@ static bool same_stack(const struct stack_plan *s, const struct weight *first,
 static void count_tiles(struct stack_plan *p, const struct weight *parts) {
     const int64_t rows = parts[p->part[0]].rows;
     p->paired = p->count == 2 && parts[p->part[1]].rows == rows;
-    if (p->paired) p->tiles = (rows + GROUP_K - 1) / GROUP_K * GROUP_K / 8;
+    if (p->paired) p->tiles = act_stride(rows) / 8;
     for (int i = 0; !p->paired && i < p->count; i++)
         p->tiles += (parts[p->part[i]].rows + TILE_ROWS - 1) / TILE_ROWS;
 }

@@ -82,6 +82,7 @@ static const struct backend_ops FAST_OPS = {
     .convert = cpu_convert,
     .post_norm = cpu_post_norm,
     .linear = fast_linear,
+    .linear_glu = cpu_linear_glu,
     .rope_angles = cpu_rope_angles,
     .qkv = fast_qkv,
     .attention = fast_attention,

@@ -434,6 +434,7 @@ static const struct backend_ops REFERENCE_OPS = {
     .convert = cpu_convert,
     .post_norm = cpu_post_norm,
     .linear = ref_linear,
+    .linear_glu = cpu_linear_glu,
     .rope_angles = cpu_rope_angles,
     .qkv = ref_qkv,
     .attention = ref_attention,
