@@ -15,7 +15,7 @@
 #include "base/str.h"
 #include "num/fp.h"
 
-enum { MAX_ROWS = 4096, REPEATS = 15 };
+enum { MAX_ROWS = 4096, REPEATS = 60 };
 static const struct shape {
     const char *name;
     enum weight_format format;

@@ -77,7 +77,7 @@ void cuda_linear_glu(struct backend *be, const struct op_linear_glu *op) {
     const struct cuda_matrix *m = (const struct cuda_matrix *)op->matrix;
     const struct stack *s = &m->stack[0];
     const int rows = cuda->batch.rows;
-    if (m->count != 1 || !s->paired || !is_halves(op)) {
+    if (m->count != 1 || !s->paired || !linear_many_gates(s) || !is_halves(op)) {
         const struct op_linear linear = {ROWS_ALL, LINEAR_STORE, op->matrix, op->x, op->y};
         cuda_linear(be, &linear);
         cuda_glu(be, &op->glu);

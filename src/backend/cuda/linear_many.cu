@@ -28,10 +28,13 @@ struct many_args {
 };
 
 /* TOKENS a block, GROUPS warpgroups of 64 rows, BATCH fragments expanded before their instructions
- * go out together; two blocks share a multiprocessor where BLOCKS is 2. */
-template <enum pack_format F_, int TOKENS_, int GROUPS_, int BATCH_, bool SPLIT_, int BLOCKS_>
+ * go out together; two blocks share a multiprocessor where BLOCKS is 2. GLU: what write_tile does;
+ * a choice at run time would cost the large tiles registers that they have not. */
+template <enum pack_format F_, int TOKENS_, int GROUPS_, int BATCH_, bool SPLIT_, int BLOCKS_,
+          bool GLU_>
 struct many {
     static constexpr enum pack_format F = F_;
+    static constexpr bool GLU = GLU_;
     enum { TOKENS = TOKENS_, GROUPS = GROUPS_, BATCH = BATCH_, SPLIT = SPLIT_, BLOCKS = BLOCKS_ };
     enum { TILES = 4 * GROUPS, THREADS = (GROUPS + 1) * 128 };
     enum { X_STAGE = TOKENS * EXPAND_X * 2, W_STAGE = TILES * pack<F_>::BYTES };
@@ -264,16 +267,11 @@ static __device__ __forceinline__ void write_gated(const many_args &a, const str
     }
 }
 
+/* A tile as it is. */
 template <class C>
-static __device__ __forceinline__ void write_tile(const many_args &a, const struct work &w, int warp,
-                                                  int lane, const float total[C::TOKENS / 2]) {
-    const int tile = w.r * C::TILES + warp, row = tile * TILE_ROWS + lane / 4;
-    if (tile >= a.tiles) return;
-    const struct row_info info[2] = {a.row[row], a.row[row + 8]};
-    if (a.glu.out) {
-        write_gated<C>(a, w, tile, lane, info, total);
-        return;
-    }
+static __device__ __forceinline__ void write_plain(const many_args &a, const struct work &w, int lane,
+                                                   const struct row_info info[2],
+                                                   const float total[C::TOKENS / 2]) {
 #pragma unroll
     for (int i0 = 0; i0 < C::TOKENS / 2; i0 += 8) {
         float old[8];
@@ -292,6 +290,18 @@ static __device__ __forceinline__ void write_tile(const many_args &a, const stru
             a.y[token * a.y_stride + r.out] = a.add ? __fadd_rn(old[i - i0], y) : y;
         }
     }
+}
+
+template <class C>
+static __device__ __forceinline__ void write_tile(const many_args &a, const struct work &w, int warp,
+                                                  int lane, const float total[C::TOKENS / 2]) {
+    const int tile = w.r * C::TILES + warp, row = tile * TILE_ROWS + lane / 4;
+    if (tile >= a.tiles) return;
+    const struct row_info info[2] = {a.row[row], a.row[row + 8]};
+    if constexpr (C::GLU)
+        write_gated<C>(a, w, tile, lane, info, total);
+    else
+        write_plain<C>(a, w, lane, info, total);
 }
 
 template <class C>
@@ -413,19 +423,25 @@ __global__ void __launch_bounds__(ROW_THREADS)
 struct instance {
     int tokens, groups, blocks, bytes, threads;
     bool split;
-    void (*kernel)(const CUtensorMap, const CUtensorMap, const many_args);
+    void (*kernel[2])(const CUtensorMap, const CUtensorMap, const many_args); /* [1]: with GLU */
 };
-template <class C> static struct instance instance_of(void) {
-    return {C::TOKENS, C::GROUPS, C::BLOCKS, C::BYTES, C::THREADS, (bool)C::SPLIT, many_kernel<C>};
+/* Only FP4 has large tiles with GLU; segments are joined by a kernel that can do both. */
+template <enum pack_format F, int TOKENS, int BATCH, bool SPLIT, int BLOCKS>
+static struct instance instance_of(void) {
+    using C = many<F, TOKENS, 2, BATCH, SPLIT, BLOCKS, false>;
+    constexpr bool GLU = F == PACK_FP4 && !SPLIT;
+    return {C::TOKENS, C::GROUPS, C::BLOCKS, C::BYTES, C::THREADS, SPLIT,
+            {many_kernel<C>,
+             GLU || SPLIT ? many_kernel<many<F, TOKENS, 2, BATCH, SPLIT, BLOCKS, GLU>> : NULL}};
 }
 enum { INSTANCES = 7 };
 template <enum pack_format F> static const struct instance *instances_of(void) {
     enum { DEEP = F == PACK_BF16 ? 2 : 4 };
     static const struct instance table[INSTANCES] = {
-        instance_of<many<F, 192, 2, 2, false, 1>>(), instance_of<many<F, 128, 2, 2, false, 1>>(),
-        instance_of<many<F, 64, 2, 2, false, 1>>(),  instance_of<many<F, 128, 2, 2, true, 1>>(),
-        instance_of<many<F, 64, 2, 2, true, 2>>(),   instance_of<many<F, 32, 2, DEEP, true, 2>>(),
-        instance_of<many<F, 16, 2, DEEP, true, 2>>()};
+        instance_of<F, 192, 2, false, 1>(), instance_of<F, 128, 2, false, 1>(),
+        instance_of<F, 64, 2, false, 1>(),  instance_of<F, 128, 2, true, 1>(),
+        instance_of<F, 64, 2, true, 2>(),   instance_of<F, 32, DEEP, true, 2>(),
+        instance_of<F, 16, DEEP, true, 2>()};
     return table;
 }
 static const struct instance *instances(enum pack_format f) {
@@ -438,6 +454,7 @@ static const struct instance *instances(enum pack_format f) {
  * but not under 120 cycles of latency, and for SPLIT the way of the sums through L2. */
 static double cost(const struct instance *i, const struct linear_job *job, int processors) {
     const struct stack *s = job->stack;
+    if (i->kernel[job->glu.out != NULL] == NULL) return INFINITY;
     const int row_blocks = ceil_div(s->tiles, 4 * i->groups);
     const int token_blocks = ceil_div(job->rows, i->tokens);
     const double tiles = (double)row_blocks * token_blocks;
@@ -488,6 +505,10 @@ static bool map_x(struct cuda_backend *cuda, CUtensorMap *map, const struct line
                       CU_TENSOR_MAP_SWIZZLE_128B);
 }
 
+bool linear_many_gates(const struct stack *s) {
+    return s->format == PACK_FP4;
+}
+
 bool linear_many(struct cuda_backend *cuda, const struct linear_job *job) {
     if (!cuda->wgmma) return false;
     if (cuda->replaying) return true;
@@ -503,7 +524,7 @@ bool linear_many(struct cuda_backend *cuda, const struct linear_job *job) {
     const int token_blocks = ceil_div(job->rows, i->tokens);
     const int count = row_blocks * token_blocks * (i->split ? SEGMENTS : 1);
     const int places = cuda->processors * i->blocks;
-    gpu_launch(cuda, "linear of many rows", i->kernel, (unsigned)(count < places ? count : places),
+    gpu_launch(cuda, "linear of many rows", i->kernel[job->glu.out != NULL], (unsigned)(count < places ? count : places),
                (unsigned)i->threads, (size_t)i->bytes, weights, x, a);
     if (i->split) {
         const int64_t threads = (int64_t)row_blocks * token_blocks * i->groups * i->tokens / 8 * 128;
@@ -521,8 +542,10 @@ int linear_many_reserve(struct cuda_backend *cuda, struct imp_error *err) {
     if (!cuda->wgmma) return 0;
     for (int f = 0; f < PACK_FORMATS; f++) {
         const struct instance *table = instances((enum pack_format)f);
-        for (int i = 0; i < INSTANCES; i++)
-            gpu_allow_shared(cuda, table[i].kernel, (size_t)table[i].bytes);
+        for (int i = 0; i < INSTANCES; i++) {
+            for (int g = 0; g < 2 && table[i].kernel[g]; g++)
+                gpu_allow_shared(cuda, table[i].kernel[g], (size_t)table[i].bytes);
+        }
     }
     cudaDriverEntryPointQueryResult found;
     gpu_call(cuda, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled",

@@ -287,6 +287,7 @@ bool linear_few(struct cuda_backend *cuda, const struct linear_job *job);
 void linear_few_reserve(struct cuda_backend *cuda);
 /* linear_many.cu: wgmma; false where the device has none. */
 bool linear_many(struct cuda_backend *cuda, const struct linear_job *job);
+bool linear_many_gates(const struct stack *s); /* whether a job may have a glu */
 size_t linear_many_bytes(void);
 int linear_many_reserve(struct cuda_backend *cuda, struct imp_error *err);
 /* linear_plain.cu: any. The stack of a grouped job says the shape alone. */
