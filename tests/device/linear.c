@@ -2,7 +2,7 @@
  * kernel, for any number of rows; and how long they take, as graphs of many such with weights that
  * no cache holds. Prints a line a shape and number of rows.
  *
- *     device_linear [check] [time] [ROWS,ROWS...] */
+ *     device_linear [check|time|both [ROWS,ROWS... [nopdl]]] */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,9 +27,11 @@ static const struct shape {
     {"odd mxfp4", WEIGHT_MXFP4, 2880, 2880}, {"narrow", WEIGHT_NVFP4, 2048, 768},
 };
 
+static bool no_pdl;
+
 static struct backend *open_gpu(bool plain, bool graphs) {
     const struct backend_options options = {
-        .kind = BACKEND_GPU, .threads = 1, .pdl = true, .graphs = graphs, .plain_linears = plain};
+        .kind = BACKEND_GPU, .threads = 1, .pdl = !no_pdl, .graphs = graphs, .plain_linears = plain};
     const struct step_limits max = {.rows = MAX_ROWS, .seqs = MAX_ROWS, .out_rows = 1,
                                     .max_blocks = 1, .max_cols = 12288, .vocab = 16,
                                     .max_heads = 1, .max_head_dim = 64};
@@ -241,6 +243,7 @@ static void timing(const struct shape *s, const int *rows, int count) {
 int main(int argc, char **argv) {
     int rows[32] = {1, 2, 3, 4, 8, 9, 16, 17, 32, 64, 100, 128, 200, 256, 513, 2048}, count = 16;
     const char *what = argc > 1 ? argv[1] : "both";
+    no_pdl = argc > 3 && strcmp(argv[3], "nopdl") == 0;
     if (argc > 2) {
         count = 0;
         for (char *s = strtok(argv[2], ","); s && count < 32; s = strtok(NULL, ","))

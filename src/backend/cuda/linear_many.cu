@@ -83,6 +83,10 @@ static __device__ __forceinline__ void copy_tensor3(uint32_t to, const CUtensorM
                  : "memory");
 }
 
+static __device__ __forceinline__ void prefetch_map(const CUtensorMap *map) {
+    asm volatile("prefetch.tensormap [%0];" ::"l"(map) : "memory");
+}
+
 /* Registers move from the warps that copy to those that multiply. */
 template <int N, bool MORE> static __device__ __forceinline__ void set_registers(void) {
     if (MORE)
@@ -352,7 +356,9 @@ __global__ void __launch_bounds__(C::THREADS, C::BLOCKS)
     extern __shared__ __align__(1024) uint8_t memory[];
     const uint32_t shared = shared_address(memory);
     const int warp = threadIdx.x / WARP;
-    enum { CONSUMERS = C::GROUPS * 4 };
+    enum { CONSUMERS = C::GROUPS * 4, THREADS_AHEAD = 64 };
+    if (threadIdx.x == THREADS_AHEAD) prefetch_map(&weights);
+    if (threadIdx.x == THREADS_AHEAD + 1) prefetch_map(&x);
     if (threadIdx.x == 0) {
         for (int i = 0; i < C::X_STAGES; i++) {
             barrier_init(shared + X_FULL + 8 * i, 1);
