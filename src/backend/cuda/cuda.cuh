@@ -148,11 +148,14 @@ static inline bool gpu_know(struct cuda_backend *cuda, const void *kernel) {
                                                cudaSharedmemCarveoutMaxShared));
 }
 
-/* Launches kernel<<<grid, threads, shared>>>(args...) on the backend's stream. */
+/* Launches kernel<<<grid, threads, shared>>>(args...) on the backend's stream. After a failure
+ * nothing more is launched in a step: a kernel whose inputs were not made could leave its bounds, and
+ * that would cost the device. */
 template <class... P, class... A>
 static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kernel)(P...), dim3 grid,
                        unsigned threads, size_t shared, A... args) {
-    if (cuda->replaying || !gpu_know(cuda, (const void *)kernel)) return;
+    if (cuda->replaying || cuda->failed != cudaSuccess) return;
+    if (!gpu_know(cuda, (const void *)kernel)) return;
     cudaLaunchAttribute attribute = {};
     attribute.id = cudaLaunchAttributeProgrammaticStreamSerialization;
     attribute.val.programmaticStreamSerializationAllowed = 1;
