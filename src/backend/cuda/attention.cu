@@ -323,7 +323,7 @@ int cuda_attention_reserve(struct cuda_backend *cuda, const struct step_limits *
 }
 
 void cuda_attention_release(struct cuda_backend *cuda) {
-    cudaFree(cuda->attention_spans);
+    cuda_free(&cuda->base, cuda->attention_spans);
 }
 
 /* Of all sequences of the step. */

@@ -56,6 +56,14 @@ struct cuda_stage {
     int next;
 };
 
+/* Device memory that many share; see memory.cu. */
+enum { MAX_SLABS = 4096 };
+struct cuda_slab {
+    uint8_t *base;
+    size_t size, used;
+    int live; /* allocations in it */
+};
+
 /* A decode step, captured; see graph.cu. */
 enum { MAX_GRAPHS = 64, GRAPH_LEAST_CONTEXT = 1024 };
 struct graph_shape {
@@ -101,6 +109,8 @@ struct cuda_backend {
     struct step_limits limits;
     struct dev_batch batch;
     int32_t *host_batch, *dev_batch; /* pinned and device: all arrays of a step */
+    struct cuda_slab slab[MAX_SLABS];
+    int slabs;
     struct cuda_stage stage;
     float4 *sums; /* linear_many's, of segments */
     PFN_encode_map encode_map;
@@ -152,8 +162,9 @@ static inline bool gpu_know(struct cuda_backend *cuda, const void *kernel) {
  * nothing more is launched in a step: a kernel whose inputs were not made could leave its bounds, and
  * that would cost the device. */
 template <class... P, class... A>
-static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kernel)(P...), dim3 grid,
-                       unsigned threads, size_t shared, A... args) {
+static void gpu_launch_as(struct cuda_backend *cuda, bool early, const char *name,
+                          void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
+                          A... args) {
     if (cuda->replaying || cuda->failed != cudaSuccess) return;
     if (!gpu_know(cuda, (const void *)kernel)) return;
     cudaLaunchAttribute attribute = {};
@@ -165,10 +176,15 @@ static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kerne
     config.dynamicSmemBytes = shared;
     config.stream = cuda->stream;
     config.attrs = &attribute;
-    config.numAttrs = cuda->pdl;
+    config.numAttrs = cuda->pdl && early;
     cudaError_t rc = gpu_fails(cuda) ? cudaErrorLaunchOutOfResources
                                      : cudaLaunchKernelEx(&config, kernel, P(args)...);
     gpu_keep(cuda, rc, name);
+}
+template <class... P, class... A>
+static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kernel)(P...), dim3 grid,
+                       unsigned threads, size_t shared, A... args) {
+    gpu_launch_as(cuda, true, name, kernel, grid, threads, shared, args...);
 }
 /* Allows a kernel that much dynamic shared memory; once, when memory is reserved. */
 template <class K> static void gpu_allow_shared(struct cuda_backend *cuda, K kernel, size_t bytes) {
@@ -354,9 +370,11 @@ void cuda_gdn(struct backend *be, const struct op_gdn *op);
 void graph_begin(struct cuda_backend *cuda, const struct batch *batch);
 void graph_flush(struct cuda_backend *cuda);
 void graph_drop(struct cuda_backend *cuda);
-/* device.cu */
+/* memory.cu */
+void memory_close(struct cuda_backend *cuda);
 int cuda_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *err);
 void cuda_free(struct backend *be, void *device);
+/* device.cu */
 int cuda_error(struct cuda_backend *cuda, struct imp_error *err); /* of what is kept */
 
 #endif

@@ -11,23 +11,6 @@ int cuda_error(struct cuda_backend *cuda, struct imp_error *err) {
                      cudaGetErrorString(cuda->failed), cuda->failed_at);
 }
 
-int cuda_alloc(struct backend *be, size_t bytes, void **out, struct imp_error *err) {
-    *out = NULL;
-    cudaError_t rc =
-        gpu_fails(cuda_of(be)) ? cudaErrorMemoryAllocation : cudaMalloc(out, bytes ? bytes : 1);
-    if (rc == cudaSuccess) return 0;
-    *out = NULL;
-    cudaGetLastError(); /* running out of memory is no fault of the device */
-    if (rc == cudaErrorMemoryAllocation)
-        return error_set(err, IMP_ERR_MEMORY, be->name, "%zu bytes of device memory are not there",
-                         bytes);
-    return error_set(err, IMP_ERR_DEVICE, be->name, "%s in cudaMalloc", cudaGetErrorString(rc));
-}
-
-void cuda_free(struct backend *be, void *device) {
-    if (device) gpu_call(cuda_of(be), cudaFree(device));
-}
-
 static void cuda_write(struct backend *be, void *device, const void *host, size_t bytes) {
     struct cuda_backend *cuda = cuda_of(be);
     gpu_call(cuda, cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, cuda->stream));
@@ -186,8 +169,9 @@ static void cuda_destroy(struct backend *be) {
     cuda_gdn_release(cuda);
     cuda_sample_release(cuda);
     cuda_attention_release(cuda);
-    cudaFree(cuda->dev_batch);
+    cuda_free(be, cuda->dev_batch);
     cudaFreeHost(cuda->host_batch);
+    memory_close(cuda);
     if (cuda->stream) cudaStreamDestroy(cuda->stream);
     free(cuda);
 }

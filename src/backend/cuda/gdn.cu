@@ -85,7 +85,7 @@ int cuda_gdn_reserve(struct cuda_backend *cuda, const struct step_limits *max,
 }
 
 void cuda_gdn_release(struct cuda_backend *cuda) {
-    cudaFree(cuda->gdn_rows);
+    cuda_free(&cuda->base, cuda->gdn_rows);
 }
 
 /* ---- prepare: lane l holds the elements l, l + 32, ... of a head, zeros past its dim ---- */

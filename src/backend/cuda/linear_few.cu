@@ -21,6 +21,7 @@ enum {
     SUM_SLOTS = 2,
     SUM_BYTES = SEGMENTS * WARP * 16,
     SHARED_BYTES = 113 << 10,
+    FEW_EARLY = false, /* started before the kernel before has ended */
     MOST_STAGES = 6 /* of a group's ring; see INFO_SLOTS */
 };
 /* Shared memory: barriers, a chunk's worth of zeros of x, what is known of tiles' rows, sums, x, the
@@ -73,7 +74,6 @@ static __device__ void stream_weights(const struct few_args &a, uint32_t shared,
     const struct tile_stages n = tile_stages(a);
     const int64_t tile_bytes = (int64_t)a.chunks * a.planes * pack<F>::BYTES;
     int slot[GROUPS] = {}, phase[GROUPS];
-    bool released = false;
     for (int g = 0; g < GROUPS; g++) phase[g] = 1; /* a fresh barrier's: free */
     for (int first = blockIdx.x; first < a.tiles; first += GROUPS * gridDim.x, step += GROUPS) {
         for (int s = 0; s < n.all; s++) {
@@ -81,10 +81,6 @@ static __device__ void stream_weights(const struct few_args &a, uint32_t shared,
             for (int g = 0; g < GROUPS; g++) {
                 const int tile = first + g * gridDim.x;
                 if (tile >= a.tiles) continue;
-                if (!released && phase[g] == 0) { /* the ring has been filled once */
-                    released = true;
-                    depend_release();
-                }
                 const uint32_t at = 8 * (g * a.stages + slot[g]);
                 const int bytes = s < n.full ? STAGE : n.longer * pack<F>::BYTES;
                 const int64_t from = s < n.full ? (int64_t)s * STAGE
@@ -101,7 +97,9 @@ static __device__ void stream_weights(const struct few_args &a, uint32_t shared,
             }
         }
     }
-    if (!released) depend_release();
+    /* Not earlier: copies are a queue, and the next kernel's first weights would stand in it before
+     * this one's last, which are waited for. */
+    depend_release();
 }
 
 /* v: of rows lane / 4 and lane / 4 + 8, two tokens each. */
@@ -314,7 +312,8 @@ bool linear_few(struct cuda_backend *cuda, const struct linear_job *job) {
     void (*kernel)(few_args) = s->format == PACK_FP4   ? few_kernel<PACK_FP4>
                                : s->format == PACK_FP8 ? few_kernel<PACK_FP8>
                                                        : few_kernel<PACK_BF16>;
-    gpu_launch(cuda, "linear of few rows", kernel, blocks, FEW_THREADS, SHARED_BYTES, a);
+    gpu_launch_as(cuda, FEW_EARLY, "linear of few rows", kernel, blocks, FEW_THREADS, SHARED_BYTES,
+                  a);
     return true;
 }
 

@@ -208,7 +208,7 @@ int cuda_sample_reserve(struct cuda_backend *cuda, const struct step_limits *max
 }
 
 void cuda_sample_release(struct cuda_backend *cuda) {
-    cudaFree(cuda->dev_sample);
+    cuda_free(&cuda->base, cuda->dev_sample);
     cudaFreeHost(cuda->host_sample);
 }
 
