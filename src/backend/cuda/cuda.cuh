@@ -162,9 +162,8 @@ static inline bool gpu_know(struct cuda_backend *cuda, const void *kernel) {
  * nothing more is launched in a step: a kernel whose inputs were not made could leave its bounds, and
  * that would cost the device. */
 template <class... P, class... A>
-static void gpu_launch_as(struct cuda_backend *cuda, bool early, const char *name,
-                          void (*kernel)(P...), dim3 grid, unsigned threads, size_t shared,
-                          A... args) {
+static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kernel)(P...), dim3 grid,
+                       unsigned threads, size_t shared, A... args) {
     if (cuda->replaying || cuda->failed != cudaSuccess) return;
     if (!gpu_know(cuda, (const void *)kernel)) return;
     cudaLaunchAttribute attribute = {};
@@ -176,15 +175,10 @@ static void gpu_launch_as(struct cuda_backend *cuda, bool early, const char *nam
     config.dynamicSmemBytes = shared;
     config.stream = cuda->stream;
     config.attrs = &attribute;
-    config.numAttrs = cuda->pdl && early;
+    config.numAttrs = cuda->pdl;
     cudaError_t rc = gpu_fails(cuda) ? cudaErrorLaunchOutOfResources
                                      : cudaLaunchKernelEx(&config, kernel, P(args)...);
     gpu_keep(cuda, rc, name);
-}
-template <class... P, class... A>
-static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kernel)(P...), dim3 grid,
-                       unsigned threads, size_t shared, A... args) {
-    gpu_launch_as(cuda, true, name, kernel, grid, threads, shared, args...);
 }
 /* Allows a kernel that much dynamic shared memory; once, when memory is reserved. */
 template <class K> static void gpu_allow_shared(struct cuda_backend *cuda, K kernel, size_t bytes) {

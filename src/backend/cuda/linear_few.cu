@@ -21,7 +21,6 @@ enum {
     SUM_SLOTS = 2,
     SUM_BYTES = SEGMENTS * WARP * 16,
     SHARED_BYTES = 113 << 10,
-    FEW_EARLY = false, /* started before the kernel before has ended */
     MOST_STAGES = 6 /* of a group's ring; see INFO_SLOTS */
 };
 /* Shared memory: barriers, a chunk's worth of zeros of x, what is known of tiles' rows, sums, x, the
@@ -312,8 +311,7 @@ bool linear_few(struct cuda_backend *cuda, const struct linear_job *job) {
     void (*kernel)(few_args) = s->format == PACK_FP4   ? few_kernel<PACK_FP4>
                                : s->format == PACK_FP8 ? few_kernel<PACK_FP8>
                                                        : few_kernel<PACK_BF16>;
-    gpu_launch_as(cuda, FEW_EARLY, "linear of few rows", kernel, blocks, FEW_THREADS, SHARED_BYTES,
-                  a);
+    gpu_launch(cuda, "linear of few rows", kernel, blocks, FEW_THREADS, SHARED_BYTES, a);
     return true;
 }
 
