@@ -18,6 +18,7 @@ struct plain_args {
     int rows;
     bool add;
     struct glu_out glu;
+    const float *row_multiplier; /* of rows, or slots; or NULL */
     struct slot_groups groups; /* of experts; else weights is NULL */
 };
 
@@ -114,14 +115,15 @@ __global__ void __launch_bounds__(THREADS) plain_kernel(const __grid_constant__ 
             total[1] = __fadd_rn(total[1], ((const float *)&sums[s][c][l])[e + 2]);
         }
         const int64_t to = slot_at(r, token);
+        const float by = row_multiplier(a.row_multiplier, to, to + 1);
         if (a.glu.out) {
             a.glu.out[to * a.glu.stride + blockIdx.x * 8 + l / 4] =
-                glu_output(a.glu, info[0], info[1], total[0], total[1]);
+                glu_output(a.glu, info[0], info[1], total[0], total[1], by);
             continue;
         }
         for (int h = 0; h < 2; h++) {
             if (info[h].out < 0) continue;
-            const float sum = __fadd_rn(__fmul_rn(total[h], info[h].multiplier), info[h].bias);
+            const float sum = row_output(info[h], total[h], by);
             float *y = a.y + to * a.y_stride + info[h].out;
             *y = a.add ? __fadd_rn(*y, sum) : sum;
         }
@@ -150,7 +152,7 @@ void linear_plain(struct cuda_backend *cuda, const struct linear_job *job) {
     const struct stack *s = job->stack;
     const struct plain_args a = {s->data, s->row, s->chunks, s->planes, job->x, job->y,
                                  job->x_stride, job->y_stride, job->rows, job->add, job->glu,
-                                 {}};
+                                 job->row_multiplier, {}};
     launch_format(cuda, s->format, &a, s->tiles, 0);
 }
 
@@ -158,6 +160,7 @@ void linear_groups(struct cuda_backend *cuda, const struct linear_job *job,
                    const struct slot_groups *groups, int most_items) {
     const struct stack *s = job->stack;
     const struct plain_args a = {NULL, NULL, s->chunks, s->planes, job->x, job->y,
-                                 job->x_stride, job->y_stride, 0, job->add, job->glu, *groups};
+                                 job->x_stride, job->y_stride, 0, job->add, job->glu,
+                                 job->row_multiplier, *groups};
     launch_format(cuda, s->format, &a, s->tiles, most_items);
 }

@@ -454,9 +454,20 @@ static void upload_rows(struct backend *be, const struct stack_plan *p, const st
 
 /* ---- entries of the op table ---- */
 
+/* Parts with one input that were calibrated apart share the largest multiplier, as on a CPU: the
+ * input is really rounded under it. */
+static float shared_input_multiplier(const struct weight *parts, int count) {
+    float most = NAN;
+    for (int i = 0; i < count; i++) {
+        const float m = parts[i].input_multiplier;
+        if (parts[i].format == WEIGHT_NVFP4 && (isnan(most) || m > most)) most = m;
+    }
+    return most;
+}
+
 static struct stack upload_stack(struct backend *be, const struct stack_plan *p,
                                  const struct weight *parts, const float *const *bias,
-                                 uint8_t **at) {
+                                 float input_multiplier, uint8_t **at) {
     const struct weight *w = &parts[p->part[0]];
     const size_t rows_bytes = p->tiles * TILE_ROWS * sizeof(struct row_info);
     struct stack s = {};
@@ -474,9 +485,11 @@ static struct stack upload_stack(struct backend *be, const struct stack_plan *p,
     s.data = data;
     if (w->pre_scale) {
         be->ops->write(be, *at, w->pre_scale, (size_t)w->cols * sizeof(float));
-        s.pre_scale = (const float *)*at;
+        s.input.pre_scale = (const float *)*at;
         *at += aligned((size_t)w->cols * sizeof(float));
     }
+    s.input.nvfp4 = cuda_of(be)->nvfp4_activations && w->format == WEIGHT_NVFP4;
+    s.input.multiplier = input_multiplier;
     return s;
 }
 
@@ -508,8 +521,9 @@ int cuda_matrix_create(struct backend *be, const struct weight *parts, int count
     int rc = cuda_alloc(be, m->base.bytes, &m->memory, err);
     if (rc == 0) {
         uint8_t *at = (uint8_t *)m->memory;
+        const float input_multiplier = shared_input_multiplier(parts, count);
         for (int s = 0; s < m->count; s++)
-            m->stack[s] = upload_stack(be, &stacks[s], parts, bias, &at);
+            m->stack[s] = upload_stack(be, &stacks[s], parts, bias, input_multiplier, &at);
         rc = cuda_error(cuda_of(be), err);
     }
     *out = &m->base;
