@@ -56,7 +56,7 @@ most_seconds() { # NAME: what one part may take
     case $1 in
     fp) echo 30 ;;
     ops) echo 200 ;;
-    bits | families | golden) echo 240 ;;
+    bits | families | golden | w4a4) echo 240 ;;
     failpoints) echo 150 ;;
     *) echo 120 ;;
     esac

@@ -94,6 +94,7 @@ struct cuda_backend {
     bool pdl;                 /* launch kernels before the one before has ended */
     bool kv_fp8;              /* K and V are E4M3, else BF16 */
     bool nvfp4_activations;   /* the inputs of NVFP4 stacks are rounded to NVFP4 */
+    bool nvfp4_units;         /* and multiplied as they are: sm_120a alone */
     bool graphs;              /* decode steps become graphs */
     bool capturing, replaying; /* the running step: launches are recorded; are left to a graph */
     struct cuda_graph graph[MAX_GRAPHS], *current; /* current: of the running step, or NULL */

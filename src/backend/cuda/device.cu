@@ -258,6 +258,8 @@ extern "C" int imp_cuda_open(const struct backend_options *options, struct backe
     cuda->processors = properties.multiProcessorCount;
     cuda->bulk_copies = properties.major >= 9 && !options->plain_linears;
     cuda->wgmma = properties.major == 9 && !options->plain_linears;
+    cuda->nvfp4_units = options->nvfp4_activations && properties.major == 12 &&
+                        properties.minor == 0 && !options->plain_linears;
     snprintf(cuda->base.name, sizeof cuda->base.name, "cuda:%d, %.40s", options->device,
              cuda->failed == cudaSuccess ? properties.name : "?");
     int status = cuda_error(cuda, err);

@@ -53,6 +53,12 @@ static __device__ __forceinline__ float change_row(const struct input_change &c,
     }
     for (int64_t k = first; k < stride; k += STEP) {
         load_block(c, x, cols, k, v);
+        if (c.packed) {
+            uint8_t codes[NVFP4_BLOCK_BYTES];
+            const uint8_t scale = nvfp4_quantize_block(v, multiplier, codes);
+            nvfp4_put_block((uint8_t *)out, stride, k, codes, scale);
+            continue;
+        }
         if (c.nvfp4) nvfp4_round_block(v, multiplier, v);
         store_block(out, k, v);
     }

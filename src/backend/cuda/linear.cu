@@ -56,7 +56,8 @@ static void set_input(struct cuda_backend *cuda, struct linear_job *job, const s
 }
 
 static void multiply(struct cuda_backend *cuda, const struct linear_job *job) {
-    if (!linear_few(cuda, job) && !linear_many(cuda, job)) linear_plain(cuda, job);
+    const bool native = job->stack->format == PACK_NVFP4;
+    if (native || (!linear_few(cuda, job) && !linear_many(cuda, job))) linear_plain(cuda, job);
 }
 
 void cuda_linear(struct backend *be, const struct op_linear *op) {

@@ -514,7 +514,7 @@ static bool map_x(struct cuda_backend *cuda, CUtensorMap *map, const struct line
 }
 
 bool linear_many_gates(const struct stack *s) {
-    return s->format == PACK_FP4;
+    return s->format == PACK_FP4 || s->format == PACK_NVFP4;
 }
 
 bool linear_many(struct cuda_backend *cuda, const struct linear_job *job) {

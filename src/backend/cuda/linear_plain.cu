@@ -4,6 +4,7 @@
  * A block of eight warps makes 16 rows of W for up to 8 COLUMNS rows of x: a warp a segment of K,
  * straight from memory, then all of them add the segments' sums in ascending order. The order of
  * every sum is pack.cuh's, so the bits are those of the other linear kernels. */
+#include "backend/cuda/nvfp4_mma.cuh"
 #include "backend/cuda/pack.cuh"
 
 enum { THREADS = SEGMENTS * WARP };
@@ -56,11 +57,17 @@ static __device__ __forceinline__ int slot_at(const struct plain_rows &r, int i)
     return r.slot ? r.slot[r.first + i] : r.first + i;
 }
 
-/* Adds the products of one chunk. x: of this lane's token in each column of eight, or NULL. */
+/* Adds the products of a chunk at column k0. x: of this lane's token in each column of eight, or
+ * NULL. */
 template <enum pack_format F, int COLUMNS>
-static __device__ __forceinline__ void add_chunk(const struct lane_chunk<F> &w,
+static __device__ __forceinline__ void add_chunk(const uint8_t *chunk,
                                                  const uint16_t *const x[COLUMNS], int64_t k0,
-                                                 float d[COLUMNS][4]) {
+                                                 int lane, float d[COLUMNS][4]) {
+    struct lane_chunk<F> w;
+    w.zero = 0;
+    w.load(chunk + lane * 16, lane);
+    w.ready();
+    k0 += lane % 4 * 2;
     auto step = [&](auto j_) {
         constexpr int J = decltype(j_)::value;
         uint32_t a[4];
@@ -92,14 +99,15 @@ __global__ void __launch_bounds__(THREADS) plain_kernel(const __grid_constant__ 
     float d[COLUMNS][4] = {};
     for (int c = 0; c < COLUMNS; c++) {
         const int i = c * 8 + lane / 4;
-        x[c] = i < r.count ? a.x + slot_at(r, i) / r.share * a.x_stride + lane % 4 * 2 : NULL;
+        x[c] = i < r.count ? a.x + slot_at(r, i) / r.share * a.x_stride : NULL;
     }
     for (int t = 0; t < count; t++) {
-        struct lane_chunk<F> w;
-        w.zero = 0;
-        w.load(tile + stack_place(q, t, a.chunks, a.planes) * pack<F>::BYTES + lane * 16, lane);
-        w.ready();
-        add_chunk<F, COLUMNS>(w, x, (int64_t)(first + t / a.planes) * pack<F>::CHUNK_K, d);
+        const uint8_t *chunk = tile + stack_place(q, t, a.chunks, a.planes) * pack<F>::BYTES;
+        const int64_t k0 = (int64_t)(first + t / a.planes) * pack<F>::CHUNK_K;
+        if constexpr (F == PACK_NVFP4)
+            add_nvfp4_chunk<COLUMNS>(chunk, x, a.x_stride, k0, lane, d);
+        else
+            add_chunk<F, COLUMNS>(chunk, x, k0, lane, d);
     }
     for (int c = 0; c < COLUMNS; c++)
         sums[q][c][lane] = make_float4(d[c][0], d[c][1], d[c][2], d[c][3]);
@@ -146,6 +154,7 @@ static void launch_format(struct cuda_backend *cuda, enum pack_format f,
     if (f == PACK_FP4) launch<PACK_FP4>(cuda, a, tiles, groups);
     if (f == PACK_FP8) launch<PACK_FP8>(cuda, a, tiles, groups);
     if (f == PACK_BF16) launch<PACK_BF16>(cuda, a, tiles, groups);
+    if (f == PACK_NVFP4) launch<PACK_NVFP4>(cuda, a, tiles, groups);
 }
 
 void linear_plain(struct cuda_backend *cuda, const struct linear_job *job) {

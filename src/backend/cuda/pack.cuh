@@ -17,6 +17,7 @@
 #define IMP_BACKEND_CUDA_PACK_CUH
 
 #include "backend/cuda/cuda.cuh"
+#include "backend/cuda/nvfp4_layout.h"
 
 enum { SEGMENTS = 8, TILE_ROWS = 16 };
 
@@ -28,8 +29,11 @@ enum { SEGMENTS = 8, TILE_ROWS = 16 };
  * PACK_FP8: E4M3; lane l's 16 bytes of instructions 2 j, 2 j + 1 at j * 512 + l * 16; again 2^8 is
  *     in the row's multiplier.
  * PACK_BF16: lane l's four registers of instruction j at j * 512 + l * 16. A weight with more bits
- *     than BF16 has is the exact sum of `planes` of them: chunk t holds plane t % planes. */
-enum pack_format { PACK_FP4, PACK_FP8, PACK_BF16, PACK_FORMATS };
+ *     than BF16 has is the exact sum of `planes` of them: chunk t holds plane t % planes.
+ * PACK_NVFP4: W4A4 where the device multiplies NVFP4 itself: see nvfp4_layout.h. Segments and the
+ *     order of chunks are the same, an instruction is not. linear_plain alone takes it; the others
+ *     have PACK_FORMATS, which they expand to BF16. */
+enum pack_format { PACK_FP4, PACK_FP8, PACK_BF16, PACK_FORMATS, PACK_NVFP4 = PACK_FORMATS };
 template <enum pack_format F> struct pack;
 template <> struct pack<PACK_FP4> {
     enum { CHUNK_K = 128, BYTES = 1152 };
@@ -40,11 +44,14 @@ template <> struct pack<PACK_FP8> {
 template <> struct pack<PACK_BF16> {
     enum { CHUNK_K = 64, BYTES = 2048 };
 };
+template <> struct pack<PACK_NVFP4> {
+    enum { CHUNK_K = NVFP4_STEPS * NVFP4_STEP_K, BYTES = NVFP4_CHUNK_BYTES };
+};
 static inline __host__ __device__ int pack_chunk_k(enum pack_format f) {
     return f == PACK_BF16 ? 64 : 128;
 }
 static inline __host__ __device__ int pack_bytes(enum pack_format f) {
-    return f == PACK_FP4 ? 1152 : 2048;
+    return f == PACK_FP4 || f == PACK_NVFP4 ? 1152 : 2048;
 }
 
 /* What becomes of a packed row's sum: y[out] = sum * multiplier + bias. out -1: padding. */
@@ -58,6 +65,7 @@ struct input_change {
     const float *pre_scale; /* [cols]: multiplies the columns; or NULL */
     float multiplier;       /* with nvfp4: the input's own; NAN: of each row, made of the row */
     bool nvfp4;             /* then it is rounded to NVFP4 */
+    bool packed;            /* and stays codes and scales, for PACK_NVFP4 */
 };
 
 struct stack {
