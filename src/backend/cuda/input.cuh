@@ -1,5 +1,5 @@
-/* What some stacks do to their input before the product: a factor per column (AWQ), and the rounding
- * of W4A4. Both make a row of the row alone; a thread block makes a row, a thread a block of 16. */
+/* What some stacks do to their input before the product: a factor per column (AWQ), and W4A4's
+ * rounding. Both make a row of the row alone; a thread block makes a row, a thread a block of 16. */
 #ifndef IMP_BACKEND_CUDA_INPUT_CUH
 #define IMP_BACKEND_CUDA_INPUT_CUH
 

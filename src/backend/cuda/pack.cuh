@@ -8,8 +8,8 @@
  * 8) - 1 of the n chunks; a segment is one chain of fp32 accumulations by the tensor core, over its
  * chunks in ascending order and inside a chunk over groups of 64 k, four instructions each, in the
  * order of act_place; the segments' sums are added in fp32, ascending, from +0; row_info.multiplier
- * multiplies the total, then the multiplier of x's row if it has one, and the bias is added. mma.sync
- * and wgmma sum alike (tests/device/mma.cu).
+ * multiplies the total, then the multiplier of x's row if it has one, and the bias is added.
+ * mma.sync and wgmma sum alike (tests/device/mma.cu).
  *
  * In memory a tile's chunks stand as they are asked for: chunk t of every segment side by side, so
  * that a stage of eight is one copy: see stack_place. */
