@@ -80,7 +80,7 @@ cuda-check:
 
 # The programs of tests/op that the GPU runs, to be carried to its machine: in build/gpu-ops with the
 # one library that it may lack, since cmocka comes without an archive.
-GPU_OPS = fast attention gdn moe rows sample sample_match
+GPU_OPS = fast w4a4 attention gdn moe rows sample sample_match
 gpu-ops:
 	@$(CONFIGURE) -B $(BUILD) -DIMP_TESTS=ON $(CMAKE_FLAGS) >/dev/null
 	@cmake --build $(BUILD) -j $(JOBS) --target $(GPU_OPS:%=test_%)

@@ -18,7 +18,7 @@ failures() {
              sub(/^ERROR: |^\[ *ERROR *\] --- /, ""); print "     " name ": " $0; open = 0 }
          END { if (open) print "     " name ": it did not end" }' "$folder/log" | cut -c 1-180
 }
-for name in rows fast attention gdn moe sample sample_match; do
+for name in rows fast w4a4 attention gdn moe sample sample_match; do
     start=$(date +%s) said=ok
     timeout 150 "$folder/test_$name" >"$folder/log" 2>&1 || { said="FAIL ($?)" rc=1; }
     failures >"$folder/failures"

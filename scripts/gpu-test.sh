@@ -1,7 +1,7 @@
 #!/bin/sh
 # Everything that needs a GPU and says right or wrong: one command, LIMIT seconds at most, table last.
 #
-#   scripts/gpu-test.sh [PART...]      fp linear ops golden bits failpoints memory families
+#   scripts/gpu-test.sh [PART...]      fp linear ops golden w4a4 bits failpoints memory families
 #                                      perplexity memcheck racecheck initcheck synccheck; or all
 #
 # Binaries are built beforehand: make cuda cuda-check device gpu-ops.
@@ -10,7 +10,7 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 out=${OUT:-build/gpu} limit=${LIMIT:-540}
-all="fp linear ops golden bits failpoints memory families perplexity memcheck racecheck initcheck synccheck"
+all="fp linear ops golden w4a4 bits failpoints memory families perplexity memcheck racecheck initcheck synccheck"
 export PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1
 
 need() { [ -x "$1" ] || command -v "$1" >/dev/null || { echo "skip: there is no $1"; exit 77; }; }
@@ -43,7 +43,7 @@ run_part() { # NAME
     linear) need build/device_linear; build/device_linear check ;;
     ops) scripts/gpu-ops.sh ;;
     failpoints) failpoints ;;
-    golden) python3 tests/device/golden.py build/imp ;;
+    golden | w4a4) python3 "tests/device/$1.py" build/imp ;;
     bits) need build/device_bits; python3 tests/device/bits.py ;;
     memory) python3 tests/device/memory.py ;;
     families | perplexity) python3 "tests/device/$1.py" ;;
@@ -56,7 +56,7 @@ most_seconds() { # NAME: what one part may take
     case $1 in
     fp) echo 30 ;;
     ops) echo 200 ;;
-    bits | families | golden) echo 240 ;;
+    bits | families | golden | w4a4) echo 240 ;;
     failpoints) echo 150 ;;
     *) echo 120 ;;
     esac

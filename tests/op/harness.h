@@ -24,22 +24,24 @@ enum { MAX_CHUNK = 200, STEP_ROWS = SEQS * MAX_CHUNK };
 enum { MAX_BLOCKS = 18, MAX_TOKENS = MAX_BLOCKS * 64 };
 #define COUNT(a) (sizeof(a) / sizeof(a)[0])
 
-/* `rounds`: acts and KV are BF16. `asked`: by which value of IMP_TEST_GPU, or NULL. */
+/* `rounds`: acts and KV are BF16. `asked`: by which value of IMP_TEST_GPU, or NULL. `w4a4`: inputs
+ * of NVFP4 weights are rounded to NVFP4. */
 struct target {
     const char *name;
     enum backend_kind kind;
     bool rounds;
     const char *isa, *asked;
     const struct bounds *bounds;
+    bool w4a4;
 };
 static const struct target TARGETS[] = {
-    {"reference", BACKEND_CPU_REFERENCE, false, NULL, NULL, &CPU_BOUNDS},
-    {"rounded reference", BACKEND_CPU_REFERENCE, true, NULL, NULL, &CPU_BOUNDS},
-    {"avx512", BACKEND_CPU, true, "avx512", NULL, &CPU_BOUNDS},
-    {"avx2", BACKEND_CPU, true, "avx2", NULL, &CPU_BOUNDS},
-    {"portable", BACKEND_CPU, true, "portable", NULL, &CPU_BOUNDS},
-    {"cuda", BACKEND_GPU, true, NULL, "1", &GPU_BOUNDS},
-    {"stand-in", BACKEND_CPU, true, NULL, "cpu", &GPU_BOUNDS},
+    {"reference", BACKEND_CPU_REFERENCE, false, NULL, NULL, &CPU_BOUNDS, false},
+    {"rounded reference", BACKEND_CPU_REFERENCE, true, NULL, NULL, &CPU_BOUNDS, false},
+    {"avx512", BACKEND_CPU, true, "avx512", NULL, &CPU_BOUNDS, false},
+    {"avx2", BACKEND_CPU, true, "avx2", NULL, &CPU_BOUNDS, false},
+    {"portable", BACKEND_CPU, true, "portable", NULL, &CPU_BOUNDS, false},
+    {"cuda", BACKEND_GPU, true, NULL, "1", &GPU_BOUNDS, false},
+    {"stand-in", BACKEND_CPU, true, NULL, "cpu", &GPU_BOUNDS, false},
 };
 
 /* With a GPU only what its results are held against runs besides. */
@@ -58,6 +60,7 @@ static inline struct backend *target_start(const struct target *target, int thre
     struct backend_options options = {.kind = target->kind,
                                       .threads = threads,
                                       .round_bf16 = target->rounds,
+                                      .nvfp4_activations = target->w4a4,
                                       .pdl = true,
                                       .isa = target->isa};
     struct backend *be = NULL;
@@ -309,9 +312,9 @@ struct stream_test {
     const struct stream *stream;
     int window;
     int64_t out_width;
-    bool large; /* for the GPU, or what stands in for it, alone */
+    bool large;    /* for the GPU, or what stands in for it, alone */
     bool weighted; /* by weights that a GPU rounds to BF16: there only `exact` judges */
-    bool plain; /* out is fp32, never rounded: two backends differ in the last bits at will */
+    bool plain;    /* out is fp32, never rounded: two backends differ in the last bits at will */
     void *ctx;
     void (*make)(struct backend *be, void *ctx);
     step_fn step;

@@ -101,6 +101,8 @@ struct cuda_backend {
     bool bulk_copies, wgmma;  /* instructions it has: sm_90 and later, sm_90a alone */
     bool pdl;                 /* launch kernels before the one before has ended */
     bool kv_fp8;              /* K and V are E4M3, else BF16 */
+    bool nvfp4_activations;   /* the inputs of NVFP4 stacks are rounded to NVFP4 */
+    bool nvfp4_units;         /* and multiplied as they are: sm_120a alone */
     bool graphs;              /* decode steps become graphs */
     bool capturing, replaying; /* the running step: launches are recorded; are left to a graph */
     struct cuda_graph graph[MAX_GRAPHS], *current; /* current: of the running step, or NULL */
@@ -114,10 +116,12 @@ struct cuda_backend {
     struct cuda_stage stage;
     float4 *sums; /* linear_many's, of segments */
     PFN_encode_map encode_map;
-    uint16_t *scaled;               /* act [rows, max_cols]: inputs times a pre_scale */
+    uint16_t *changed;         /* act [rows, max_cols]: inputs as struct input_change has them */
+    float *changed_multiplier; /* [rows] of them */
     /* scratch of the experts, by slots */
     float *moe_gate_up, *moe_slots;
-    uint16_t *moe_inner, *moe_scaled;
+    uint16_t *moe_inner, *moe_changed;
+    float *moe_changed_multiplier;
     int32_t *moe_order;
     struct slot_item *moe_items;
     float *attention_spans; /* scratch of attention */

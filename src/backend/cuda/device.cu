@@ -228,15 +228,13 @@ extern "C" int imp_cuda_open(const struct backend_options *options, struct backe
     if (options->device < 0 || options->device >= devices)
         return error_set(err, IMP_ERR_DEVICE, "cuda", "there is no cuda:%d; %d found",
                          options->device, devices);
-    if (options->nvfp4_activations)
-        return error_set(err, IMP_ERR_UNSUPPORTED, "cuda",
-                         "numerics.activations=nvfp4 is there on a CPU only");
     struct cuda_backend *cuda = (struct cuda_backend *)mem_zero(1, sizeof *cuda);
     cudaDeviceProp properties;
     cuda->base.ops = &ops;
     cuda->pdl = options->pdl;
     cuda->graphs = options->graphs;
     cuda->kv_fp8 = options->kv_fp8;
+    cuda->nvfp4_activations = options->nvfp4_activations;
     cuda->fail_call = options->fail_call;
     gpu_call(cuda, cudaSetDevice(options->device));
     gpu_call(cuda, cudaGetDeviceProperties(&properties, options->device));
@@ -244,6 +242,8 @@ extern "C" int imp_cuda_open(const struct backend_options *options, struct backe
     cuda->processors = properties.multiProcessorCount;
     cuda->bulk_copies = properties.major >= 9 && !options->plain_linears;
     cuda->wgmma = properties.major == 9 && !options->plain_linears;
+    cuda->nvfp4_units = options->nvfp4_activations && properties.major == 12 &&
+                        properties.minor == 0 && !options->plain_linears;
     snprintf(cuda->base.name, sizeof cuda->base.name, "cuda:%d, %.40s", options->device,
              cuda->failed == cudaSuccess ? properties.name : "?");
     int status = cuda_error(cuda, err);

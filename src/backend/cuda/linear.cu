@@ -1,24 +1,27 @@
 /* op_linear and op_linear_glu: the choice of a kernel, and inputs that are scaled first. */
-#include "backend/cuda/pack.cuh"
+#include "backend/cuda/input.cuh"
 
-/* out = act(x * scale), column by column */
-__global__ void scale_kernel(const uint16_t *x, const float *scale, int64_t cols, uint16_t *out) {
-    const int64_t stride = act_stride(cols), row = blockIdx.x * stride;
+/* A block a row. */
+__global__ void __launch_bounds__(ROW_THREADS)
+    input_kernel(const uint16_t *x, struct input_change change, int64_t cols, uint16_t *out,
+                 float *multiplier) {
+    const int64_t row = blockIdx.x * act_stride(cols);
     depend_wait();
     depend_release();
-    for (int64_t k = threadIdx.x; k < stride; k += ROW_THREADS) {
-        const int64_t at = row + act_place(k);
-        out[at] = k < cols ? bf16_encode(bf16_decode(x[at]) * scale[k]) : 0;
-    }
+    const float by = change_row(change, x + row, cols, out + row);
+    if (threadIdx.x == 0) multiplier[blockIdx.x] = by;
 }
 
-static size_t scaled_bytes(const struct step_limits *max) {
-    const int rows = max->rows > max->out_rows ? max->rows : max->out_rows;
-    return (size_t)rows * (size_t)act_stride(max->max_cols) * sizeof(uint16_t);
+static size_t changed_rows(const struct step_limits *max) {
+    return (size_t)(max->rows > max->out_rows ? max->rows : max->out_rows);
+}
+static size_t changed_bytes(const struct step_limits *max) { /* of the acts alone */
+    return changed_rows(max) * (size_t)act_stride(max->max_cols) * sizeof(uint16_t);
 }
 
 size_t cuda_linear_bytes(const struct cuda_backend *cuda, const struct step_limits *max) {
-    return scaled_bytes(max) + (cuda->wgmma ? linear_many_bytes() : 0);
+    return changed_bytes(max) + changed_rows(max) * sizeof(float) +
+           (cuda->wgmma ? linear_many_bytes() : 0);
 }
 
 int cuda_linear_reserve(struct cuda_backend *cuda, const struct step_limits *max,
@@ -26,25 +29,35 @@ int cuda_linear_reserve(struct cuda_backend *cuda, const struct step_limits *max
     linear_few_reserve(cuda);
     int rc = linear_many_reserve(cuda, err);
     if (rc < 0) return rc;
-    return cuda_alloc(&cuda->base, scaled_bytes(max), (void **)&cuda->scaled, err);
+    rc = cuda_alloc(&cuda->base, changed_bytes(max), (void **)&cuda->changed, err);
+    if (rc < 0) return rc;
+    return cuda_alloc(&cuda->base, changed_rows(max) * sizeof(float),
+                      (void **)&cuda->changed_multiplier, err);
 }
 
 void cuda_linear_release(struct cuda_backend *cuda) {
-    cuda_free(&cuda->base, cuda->scaled);
+    cuda_free(&cuda->base, cuda->changed);
+    cuda_free(&cuda->base, cuda->changed_multiplier);
     cuda_free(&cuda->base, cuda->sums);
 }
 
-/* x times a pre_scale, where there is one. */
-const uint16_t *linear_input(struct cuda_backend *cuda, const float *pre_scale, const void *x,
-                             int64_t cols, int rows) {
-    if (pre_scale == NULL) return (const uint16_t *)x;
-    gpu_launch(cuda, "scale", scale_kernel, (unsigned)rows, ROW_THREADS, 0, (const uint16_t *)x,
-               pre_scale, cols, cuda->scaled);
-    return cuda->scaled;
+/* Gives the job its stack, and the stack's input: x, or what becomes of it. */
+static void set_input(struct cuda_backend *cuda, struct linear_job *job, const struct stack *s,
+                      const void *x, int64_t cols, int rows) {
+    job->stack = s;
+    job->x = (const uint16_t *)x;
+    job->x_stride = act_stride(cols);
+    job->rows = rows;
+    if (s->input.pre_scale == NULL && !s->input.nvfp4) return;
+    gpu_launch(cuda, "input", input_kernel, (unsigned)rows, ROW_THREADS, 0, job->x, s->input, cols,
+               cuda->changed, cuda->changed_multiplier);
+    job->x = cuda->changed;
+    if (s->input.nvfp4) job->row_multiplier = cuda->changed_multiplier;
 }
 
 static void multiply(struct cuda_backend *cuda, const struct linear_job *job) {
-    if (!linear_few(cuda, job) && !linear_many(cuda, job)) linear_plain(cuda, job);
+    const bool native = job->stack->format == PACK_NVFP4;
+    if (native || (!linear_few(cuda, job) && !linear_many(cuda, job))) linear_plain(cuda, job);
 }
 
 void cuda_linear(struct backend *be, const struct op_linear *op) {
@@ -52,15 +65,11 @@ void cuda_linear(struct backend *be, const struct op_linear *op) {
     const struct cuda_matrix *m = (const struct cuda_matrix *)op->matrix;
     const int rows = cuda_rows(cuda, op->rows);
     for (int i = 0; i < m->count && rows > 0; i++) {
-        const struct stack *s = &m->stack[i];
-        const struct linear_job job = {s,
-                                       linear_input(cuda, s->pre_scale, op->x, m->base.cols, rows),
-                                       act_stride(m->base.cols),
-                                       m->base.rows,
-                                       op->y,
-                                       rows,
-                                       op->mode == LINEAR_ADD,
-                                       {}};
+        struct linear_job job = {};
+        set_input(cuda, &job, &m->stack[i], op->x, m->base.cols, rows);
+        job.y = op->y;
+        job.y_stride = m->base.rows;
+        job.add = op->mode == LINEAR_ADD;
         multiply(cuda, &job);
     }
 }
@@ -84,10 +93,7 @@ void cuda_linear_glu(struct backend *be, const struct op_linear_glu *op) {
         return;
     }
     struct linear_job job = {};
-    job.stack = s;
-    job.x = linear_input(cuda, s->pre_scale, op->x, m->base.cols, rows);
-    job.x_stride = act_stride(m->base.cols);
-    job.rows = rows;
+    set_input(cuda, &job, s, op->x, m->base.cols, rows);
     job.glu = {(uint16_t *)op->glu.out, act_stride(op->glu.cols), op->glu.kind, op->glu.limit};
     multiply(cuda, &job);
 }

@@ -43,6 +43,7 @@ struct few_args {
     int rows;
     bool add;
     struct glu_out glu;
+    const float *row_multiplier; /* [rows] or NULL */
 };
 
 /* Bytes from one row of x to the next: 16 more, so that eight rows lie in eight places of the banks;
@@ -101,22 +102,22 @@ static __device__ void stream_weights(const struct few_args &a, uint32_t shared,
     depend_release();
 }
 
-/* v: of rows lane / 4 and lane / 4 + 8, two tokens each. */
+/* v: of rows lane / 4 and lane / 4 + 8, two tokens each; by: the tokens' multipliers. */
 static __device__ __forceinline__ void write_tile(const struct few_args &a, int tile, int lane,
-                                                  const struct row_info info[2],
-                                                  const float v[4]) {
+                                                  const struct row_info info[2], const float v[4],
+                                                  const float by[2]) {
     for (int e = 0; e < 2; e++) {
         const int token = lane % 4 * 2 + e;
         if (token >= a.rows) continue;
         if (a.glu.out) {
             a.glu.out[token * a.glu.stride + tile * 8 + lane / 4] =
-                glu_output(a.glu, info[0], info[1], v[e], v[e + 2]);
+                glu_output(a.glu, info[0], info[1], v[e], v[e + 2], by[e]);
             continue;
         }
         float *y = a.y + token * a.y_stride, sum[2], old[2] = {};
         for (int h = 0; h < 2; h++) {
             if (a.add && info[h].out >= 0) old[h] = y[info[h].out];
-            sum[h] = __fadd_rn(__fmul_rn(v[e + 2 * h], info[h].multiplier), info[h].bias);
+            sum[h] = row_output(info[h], v[e + 2 * h], by[e]);
         }
         for (int h = 0; h < 2; h++)
             if (info[h].out >= 0) y[info[h].out] = a.add ? __fadd_rn(old[h], sum[h]) : sum[h];
@@ -131,7 +132,10 @@ static __device__ __forceinline__ void write_tile(const struct few_args &a, int 
 static __device__ void write_sums(const struct few_args &a, const uint8_t *memory, uint32_t shared,
                                   int lane) {
     int step = 0;
+    float by[2];
     depend_wait();
+    for (int e = 0; e < 2; e++)
+        by[e] = row_multiplier(a.row_multiplier, lane % 4 * 2 + e, a.rows);
     for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x, step++) {
         const int slot = step % SUM_SLOTS, use = step / SUM_SLOTS;
         float v[4] = {};
@@ -147,7 +151,7 @@ static __device__ void write_sums(const struct few_args &a, const uint8_t *memor
         }
         __syncwarp();
         if (lane == 0) barrier_arrive(shared + SUMS_FREE_AT + 8 * slot);
-        write_tile(a, tile, lane, info, v);
+        write_tile(a, tile, lane, info, v, by);
     }
 }
 
@@ -306,7 +310,8 @@ bool linear_few(struct cuda_backend *cuda, const struct linear_job *job) {
     if (stages < 2) return false;
     const struct few_args a = {s->data,       s->row,        s->chunks, s->planes,
                                s->tiles,      stages,        job->x,    job->y,
-                               job->x_stride, job->y_stride, job->rows, job->add, job->glu};
+                               job->x_stride, job->y_stride, job->rows, job->add,
+                               job->glu,      job->row_multiplier};
     const unsigned blocks = (unsigned)(s->tiles < cuda->processors ? s->tiles : cuda->processors);
     void (*kernel)(few_args) = s->format == PACK_FP4   ? few_kernel<PACK_FP4>
                                : s->format == PACK_FP8 ? few_kernel<PACK_FP8>

@@ -24,6 +24,7 @@ struct many_args {
     int tokens, tiles, chunks, planes;
     bool add;
     struct glu_out glu;
+    const float *row_multiplier; /* [tokens] or NULL */
     float4 *sums; /* SPLIT: of quad i of a thread at sum_at + 128 i + thread */
 };
 
@@ -263,8 +264,12 @@ static __device__ __forceinline__ void write_gated(const many_args &a, const str
 #pragma unroll
     for (int i = 0; i < C::TOKENS / 2; i += 4) {
         const int token = w.t * C::TOKENS + i / 4 * 8 + lane % 4 * 2 + odd;
-        const uint32_t even_token = glu_output(a.glu, info[0], info[1], total[i], total[i + 2]);
-        const uint32_t odd_token = glu_output(a.glu, info[0], info[1], total[i + 1], total[i + 3]);
+        const float even_by = row_multiplier(a.row_multiplier, token - odd, a.tokens);
+        const float odd_by = row_multiplier(a.row_multiplier, token - odd + 1, a.tokens);
+        const uint32_t even_token =
+            glu_output(a.glu, info[0], info[1], total[i], total[i + 2], even_by);
+        const uint32_t odd_token =
+            glu_output(a.glu, info[0], info[1], total[i + 1], total[i + 3], odd_by);
         const uint32_t other = __shfl_xor_sync(~0u, odd ? even_token : odd_token, 4);
         const uint32_t pair = odd ? odd_token << 16 | other : other << 16 | even_token;
         if (token < a.tokens) *(uint32_t *)(out + token * a.glu.stride) = pair;
@@ -290,7 +295,8 @@ static __device__ __forceinline__ void write_plain(const many_args &a, const str
             const struct row_info &r = info[i / 2 % 2];
             const int token = w.t * C::TOKENS + i / 4 * 8 + lane % 4 * 2 + i % 2;
             if (token >= a.tokens || r.out < 0) continue;
-            const float y = __fadd_rn(__fmul_rn(total[i], r.multiplier), r.bias);
+            const float by = row_multiplier(a.row_multiplier, token, a.tokens);
+            const float y = row_output(r, total[i], by);
             a.y[token * a.y_stride + r.out] = a.add ? __fadd_rn(old[i - i0], y) : y;
         }
     }
@@ -409,17 +415,19 @@ __global__ void __launch_bounds__(ROW_THREADS)
         v = {__fadd_rn(v.x, s[q].x), __fadd_rn(v.y, s[q].y), __fadd_rn(v.z, s[q].z),
              __fadd_rn(v.w, s[q].w)};
     const float sum[4] = {v.x, v.y, v.z, v.w};
+    const float by[2] = {row_multiplier(a.row_multiplier, token, a.tokens),
+                         row_multiplier(a.row_multiplier, token + 1, a.tokens)};
     const int output = ((r * groups + group) * 4 + thread / WARP) * 8 + thread % WARP / 4;
     for (int e = 0; e < 2 && a.glu.out; e++) {
         if (token + e < a.tokens)
             a.glu.out[(token + e) * a.glu.stride + output] =
-                glu_output(a.glu, info[0], info[1], sum[e], sum[e + 2]);
+                glu_output(a.glu, info[0], info[1], sum[e], sum[e + 2], by[e]);
     }
     for (int e = 0; e < 4 && !a.glu.out; e++) {
         const struct row_info &of = info[e / 2];
         if (token + e % 2 >= a.tokens || of.out < 0) continue;
         float *y = a.y + (token + e % 2) * a.y_stride + of.out;
-        const float total = __fadd_rn(__fmul_rn(sum[e], of.multiplier), of.bias);
+        const float total = row_output(of, sum[e], by[e % 2]);
         *y = a.add ? __fadd_rn(*y, total) : total;
     }
 }
@@ -512,7 +520,7 @@ static bool map_x(struct cuda_backend *cuda, CUtensorMap *map, const struct line
 }
 
 bool linear_many_gates(const struct stack *s) {
-    return s->format == PACK_FP4;
+    return s->format == PACK_FP4 || s->format == PACK_NVFP4;
 }
 
 bool linear_many(struct cuda_backend *cuda, const struct linear_job *job) {
@@ -525,7 +533,7 @@ bool linear_many(struct cuda_backend *cuda, const struct linear_job *job) {
         return true;
     const struct many_args a = {s->row,      job->y,          job->y_stride,       job->rows,
                                 s->tiles,    s->chunks,       s->planes,           job->add,
-                                job->glu,    cuda->sums};
+                                job->glu,    job->row_multiplier, cuda->sums};
     const int row_blocks = ceil_div(s->tiles, 4 * i->groups);
     const int token_blocks = ceil_div(job->rows, i->tokens);
     const int count = row_blocks * token_blocks * (i->split ? SEGMENTS : 1);

@@ -4,6 +4,7 @@
  * A block of eight warps makes 16 rows of W for up to 8 COLUMNS rows of x: a warp a segment of K,
  * straight from memory, then all of them add the segments' sums in ascending order. The order of
  * every sum is pack.cuh's, so the bits are those of the other linear kernels. */
+#include "backend/cuda/nvfp4_mma.cuh"
 #include "backend/cuda/pack.cuh"
 
 enum { THREADS = SEGMENTS * WARP };
@@ -18,6 +19,7 @@ struct plain_args {
     int rows;
     bool add;
     struct glu_out glu;
+    const float *row_multiplier; /* of rows, or slots; or NULL */
     struct slot_groups groups; /* of experts; else weights is NULL */
 };
 
@@ -55,11 +57,17 @@ static __device__ __forceinline__ int slot_at(const struct plain_rows &r, int i)
     return r.slot ? r.slot[r.first + i] : r.first + i;
 }
 
-/* Adds the products of one chunk. x: of this lane's token in each column of eight, or NULL. */
+/* Adds the products of a chunk at column k0. x: of this lane's token in each column of eight, or
+ * NULL. */
 template <enum pack_format F, int COLUMNS>
-static __device__ __forceinline__ void add_chunk(const struct lane_chunk<F> &w,
+static __device__ __forceinline__ void add_chunk(const uint8_t *chunk,
                                                  const uint16_t *const x[COLUMNS], int64_t k0,
-                                                 float d[COLUMNS][4]) {
+                                                 int lane, float d[COLUMNS][4]) {
+    struct lane_chunk<F> w;
+    w.zero = 0;
+    w.load(chunk + lane * 16, lane);
+    w.ready();
+    k0 += lane % 4 * 2;
     auto step = [&](auto j_) {
         constexpr int J = decltype(j_)::value;
         uint32_t a[4];
@@ -91,14 +99,15 @@ __global__ void __launch_bounds__(THREADS) plain_kernel(const __grid_constant__ 
     float d[COLUMNS][4] = {};
     for (int c = 0; c < COLUMNS; c++) {
         const int i = c * 8 + lane / 4;
-        x[c] = i < r.count ? a.x + slot_at(r, i) / r.share * a.x_stride + lane % 4 * 2 : NULL;
+        x[c] = i < r.count ? a.x + slot_at(r, i) / r.share * a.x_stride : NULL;
     }
     for (int t = 0; t < count; t++) {
-        struct lane_chunk<F> w;
-        w.zero = 0;
-        w.load(tile + stack_place(q, t, a.chunks, a.planes) * pack<F>::BYTES + lane * 16, lane);
-        w.ready();
-        add_chunk<F, COLUMNS>(w, x, (int64_t)(first + t / a.planes) * pack<F>::CHUNK_K, d);
+        const uint8_t *chunk = tile + stack_place(q, t, a.chunks, a.planes) * pack<F>::BYTES;
+        const int64_t k0 = (int64_t)(first + t / a.planes) * pack<F>::CHUNK_K;
+        if constexpr (F == PACK_NVFP4)
+            add_nvfp4_chunk<COLUMNS>(chunk, x, a.x_stride, k0, lane, d);
+        else
+            add_chunk<F, COLUMNS>(chunk, x, k0, lane, d);
     }
     for (int c = 0; c < COLUMNS; c++)
         sums[q][c][lane] = make_float4(d[c][0], d[c][1], d[c][2], d[c][3]);
@@ -114,14 +123,15 @@ __global__ void __launch_bounds__(THREADS) plain_kernel(const __grid_constant__ 
             total[1] = __fadd_rn(total[1], ((const float *)&sums[s][c][l])[e + 2]);
         }
         const int64_t to = slot_at(r, token);
+        const float by = row_multiplier(a.row_multiplier, to, to + 1);
         if (a.glu.out) {
             a.glu.out[to * a.glu.stride + blockIdx.x * 8 + l / 4] =
-                glu_output(a.glu, info[0], info[1], total[0], total[1]);
+                glu_output(a.glu, info[0], info[1], total[0], total[1], by);
             continue;
         }
         for (int h = 0; h < 2; h++) {
             if (info[h].out < 0) continue;
-            const float sum = __fadd_rn(__fmul_rn(total[h], info[h].multiplier), info[h].bias);
+            const float sum = row_output(info[h], total[h], by);
             float *y = a.y + to * a.y_stride + info[h].out;
             *y = a.add ? __fadd_rn(*y, sum) : sum;
         }
@@ -144,13 +154,14 @@ static void launch_format(struct cuda_backend *cuda, enum pack_format f,
     if (f == PACK_FP4) launch<PACK_FP4>(cuda, a, tiles, groups);
     if (f == PACK_FP8) launch<PACK_FP8>(cuda, a, tiles, groups);
     if (f == PACK_BF16) launch<PACK_BF16>(cuda, a, tiles, groups);
+    if (f == PACK_NVFP4) launch<PACK_NVFP4>(cuda, a, tiles, groups);
 }
 
 void linear_plain(struct cuda_backend *cuda, const struct linear_job *job) {
     const struct stack *s = job->stack;
     const struct plain_args a = {s->data, s->row, s->chunks, s->planes, job->x, job->y,
                                  job->x_stride, job->y_stride, job->rows, job->add, job->glu,
-                                 {}};
+                                 job->row_multiplier, {}};
     launch_format(cuda, s->format, &a, s->tiles, 0);
 }
 
@@ -158,6 +169,7 @@ void linear_groups(struct cuda_backend *cuda, const struct linear_job *job,
                    const struct slot_groups *groups, int most_items) {
     const struct stack *s = job->stack;
     const struct plain_args a = {NULL, NULL, s->chunks, s->planes, job->x, job->y,
-                                 job->x_stride, job->y_stride, 0, job->add, job->glu, *groups};
+                                 job->x_stride, job->y_stride, 0, job->add, job->glu,
+                                 job->row_multiplier, *groups};
     launch_format(cuda, s->format, &a, s->tiles, most_items);
 }

@@ -3,7 +3,7 @@
  * of one row, whatever other rows chose. */
 #include <stdlib.h>
 
-#include "backend/cuda/pack.cuh"
+#include "backend/cuda/input.cuh"
 extern "C" {
 #include "base/caps.h"
 }
@@ -21,7 +21,8 @@ struct cuda_experts {
     struct cuda_matrix **gate_up, **down; /* [count] host */
     struct expert_stacks stacks[MOE_STACKS];
     struct expert_stack *weights; /* device [MOE_STACKS, count] */
-    const float **pre_scale;      /* device, the same; or NULL: none anywhere */
+    struct input_change *input;   /* device, the same; or NULL: no input is changed */
+    bool nvfp4;                   /* some are rounded */
 };
 
 /* ---- experts ---- */
@@ -42,7 +43,7 @@ static int kind_of(struct expert_stacks *all, const struct stack *s) {
 
 /* Puts one expert's stacks into the host's copies of the tables. */
 static bool list_stacks(struct cuda_experts *e, int i, struct expert_stack *weights,
-                        const float **pre_scale, bool *scaled) {
+                        struct input_change *input, bool *changed) {
     const struct cuda_matrix *matrices[2] = {e->gate_up[i], e->down[i]};
     if (matrices[0]->count > GATE_UP_STACKS || matrices[0]->count != e->gate_up[0]->count ||
         matrices[1]->count != 1)
@@ -52,8 +53,9 @@ static bool list_stacks(struct cuda_experts *e, int i, struct expert_stack *weig
             const struct stack *s = &matrices[m]->stack[k];
             const int place = m ? (int)GATE_UP_STACKS : k, at = place * e->base.count + i;
             weights[at] = {s->data, s->row, kind_of(&e->stacks[place], s)};
-            pre_scale[at] = s->pre_scale;
-            *scaled |= s->pre_scale != NULL;
+            input[at] = s->input;
+            e->nvfp4 |= s->input.nvfp4;
+            *changed |= s->input.nvfp4 || s->input.pre_scale != NULL;
             if (weights[at].kind < 0) return false;
         }
     }
@@ -63,20 +65,19 @@ static bool list_stacks(struct cuda_experts *e, int i, struct expert_stack *weig
 static int upload_tables(struct backend *be, struct cuda_experts *e, struct imp_error *err) {
     const size_t entries = (size_t)e->base.count * MOE_STACKS;
     struct expert_stack *weights = (struct expert_stack *)mem_zero(entries, sizeof *weights);
-    const float **pre_scale = (const float **)mem_zero(entries, sizeof *pre_scale);
-    bool scaled = false, sound = true;
+    struct input_change *input = (struct input_change *)mem_zero(entries, sizeof *input);
+    bool changed = false, sound = true;
     for (int i = 0; i < e->base.count && sound; i++)
-        sound = list_stacks(e, i, weights, pre_scale, &scaled);
+        sound = list_stacks(e, i, weights, input, &changed);
     int rc = sound ? cuda_alloc(be, entries * sizeof *weights, (void **)&e->weights, err)
                    : error_set(err, IMP_ERR_UNSUPPORTED, be->name,
                                "experts of one layer that are stored in too many ways");
     if (rc == 0) be->ops->write(be, e->weights, weights, entries * sizeof *weights);
-    if (rc == 0 && scaled)
-        rc = cuda_alloc(be, entries * sizeof *pre_scale, (void **)&e->pre_scale, err);
-    if (rc == 0 && scaled)
-        be->ops->write(be, e->pre_scale, pre_scale, entries * sizeof *pre_scale);
+    if (rc == 0 && changed)
+        rc = cuda_alloc(be, entries * sizeof *input, (void **)&e->input, err);
+    if (rc == 0 && changed) be->ops->write(be, e->input, input, entries * sizeof *input);
     free(weights);
-    free(pre_scale);
+    free(input);
     return rc;
 }
 
@@ -111,7 +112,7 @@ void cuda_experts_free(struct backend *be, struct experts *experts) {
         cuda_matrix_free(be, &e->down[i]->base);
     }
     cuda_free(be, e->weights);
-    cuda_free(be, e->pre_scale);
+    cuda_free(be, e->input);
     free(e->gate_up);
     free(e->down);
     free(e);
@@ -190,7 +191,7 @@ static size_t items_of(const struct step_limits *max) {
     return slots_of(max) / 8 + CAP_EXPERTS;
 }
 struct moe_sizes {
-    size_t gate_up, slots, inner, scaled, items, order;
+    size_t gate_up, slots, inner, changed, multiplier, items, order;
 };
 static struct moe_sizes moe_sizes(const struct step_limits *max) {
     const size_t slots = slots_of(max);
@@ -199,6 +200,7 @@ static struct moe_sizes moe_sizes(const struct step_limits *max) {
             slots * (size_t)max->moe_hidden * sizeof(float),
             slots * (size_t)act_stride(max->moe_width) * sizeof(uint16_t),
             slots * (size_t)act_stride(wide) * sizeof(uint16_t),
+            slots * sizeof(float),
             (items_of(max) + 1) * sizeof(struct slot_item),
             slots * sizeof(int32_t)};
 }
@@ -206,7 +208,7 @@ static struct moe_sizes moe_sizes(const struct step_limits *max) {
 size_t cuda_moe_bytes(const struct step_limits *max) {
     if (slots_of(max) == 0) return 0;
     const struct moe_sizes s = moe_sizes(max);
-    return s.gate_up + s.slots + s.inner + s.scaled + s.items + s.order;
+    return s.gate_up + s.slots + s.inner + s.changed + s.multiplier + s.items + s.order;
 }
 
 int cuda_moe_reserve(struct cuda_backend *cuda, const struct step_limits *max,
@@ -220,7 +222,8 @@ int cuda_moe_reserve(struct cuda_backend *cuda, const struct step_limits *max,
         (rc = cuda_alloc(be, s.gate_up, (void **)&cuda->moe_gate_up, err)) < 0 ||
         (rc = cuda_alloc(be, s.slots, (void **)&cuda->moe_slots, err)) < 0 ||
         (rc = cuda_alloc(be, s.inner, (void **)&cuda->moe_inner, err)) < 0 ||
-        (rc = cuda_alloc(be, s.scaled, (void **)&cuda->moe_scaled, err)) < 0 ||
+        (rc = cuda_alloc(be, s.changed, (void **)&cuda->moe_changed, err)) < 0 ||
+        (rc = cuda_alloc(be, s.multiplier, (void **)&cuda->moe_changed_multiplier, err)) < 0 ||
         (rc = cuda_alloc(be, s.order, (void **)&cuda->moe_order, err)) < 0)
         return rc;
     return cuda_alloc(be, s.items, (void **)&cuda->moe_items, err);
@@ -230,7 +233,8 @@ void cuda_moe_release(struct cuda_backend *cuda) {
     cuda_free(&cuda->base, cuda->moe_gate_up);
     cuda_free(&cuda->base, cuda->moe_slots);
     cuda_free(&cuda->base, cuda->moe_inner);
-    cuda_free(&cuda->base, cuda->moe_scaled);
+    cuda_free(&cuda->base, cuda->moe_changed);
+    cuda_free(&cuda->base, cuda->moe_changed_multiplier);
     cuda_free(&cuda->base, cuda->moe_order);
     cuda_free(&cuda->base, cuda->moe_items);
 }
@@ -290,18 +294,16 @@ static int group_slots(struct cuda_backend *cuda, const struct op_moe *op, int e
 
 /* ---- the products ---- */
 
-/* out[slot] = act(x[slot / share] * the scale of the slot's expert) */
-__global__ void scale_slots_kernel(const uint16_t *x, int share, const float *const *scale,
-                                   const int32_t *expert, int64_t cols, uint16_t *out) {
+/* out[slot] = x[slot / share] as the slot's expert changes its input; a block a slot. */
+__global__ void __launch_bounds__(ROW_THREADS)
+    input_slots_kernel(const uint16_t *x, int share, const struct input_change *change,
+                       const int32_t *expert, int64_t cols, uint16_t *out, float *multiplier) {
     const int64_t stride = act_stride(cols), slot = blockIdx.x;
     depend_wait();
     depend_release();
-    const float *by = scale[expert[slot]];
-    for (int64_t k = threadIdx.x; k < stride; k += ROW_THREADS) {
-        const int64_t at = act_place(k);
-        const uint16_t v = x[slot / share * stride + at];
-        out[slot * stride + at] = k < cols && by ? bf16_encode(bf16_decode(v) * by[k]) : v;
-    }
+    const struct input_change mine = change[expert[slot]];
+    const float by = change_row(mine, x + slot / share * stride, cols, out + slot * stride);
+    if (threadIdx.x == 0) multiplier[slot] = by;
 }
 
 /* y[slot] = the products of the experts' stacks at a place. */
@@ -310,13 +312,13 @@ static void expert_linear(struct cuda_backend *cuda, const struct cuda_experts *
                           int most_items) {
     struct linear_job mine = *job;
     groups.weights = e->weights + (int64_t)place * e->base.count;
-    if (e->pre_scale) {
+    if (e->input) {
         const int64_t cols = place == GATE_UP_STACKS ? e->base.width : e->base.hidden;
-        gpu_launch(cuda, "scale of slots", scale_slots_kernel, (unsigned)slots, ROW_THREADS, 0,
-                   job->x, groups.x_share,
-                   (const float *const *)e->pre_scale + (int64_t)place * e->base.count,
-                   groups.expert, cols, cuda->moe_scaled);
-        mine.x = cuda->moe_scaled;
+        gpu_launch(cuda, "input of slots", input_slots_kernel, (unsigned)slots, ROW_THREADS, 0,
+                   job->x, groups.x_share, e->input + (int64_t)place * e->base.count,
+                   groups.expert, cols, cuda->moe_changed, cuda->moe_changed_multiplier);
+        mine.x = cuda->moe_changed;
+        if (e->nvfp4) mine.row_multiplier = cuda->moe_changed_multiplier;
         groups.x_share = 1;
     }
     for (groups.kind = 0; groups.kind < e->stacks[place].kinds; groups.kind++) {

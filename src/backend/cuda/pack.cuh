@@ -8,7 +8,8 @@
  * 8) - 1 of the n chunks; a segment is one chain of fp32 accumulations by the tensor core, over its
  * chunks in ascending order and inside a chunk over groups of 64 k, four instructions each, in the
  * order of act_place; the segments' sums are added in fp32, ascending, from +0; row_info.multiplier
- * multiplies the total and the bias is added. mma.sync and wgmma sum alike (tests/device/mma.cu).
+ * multiplies the total, then the multiplier of x's row if it has one, and the bias is added.
+ * mma.sync and wgmma sum alike (tests/device/mma.cu).
  *
  * In memory a tile's chunks stand as they are asked for: chunk t of every segment side by side, so
  * that a stage of eight is one copy: see stack_place. */
@@ -16,6 +17,7 @@
 #define IMP_BACKEND_CUDA_PACK_CUH
 
 #include "backend/cuda/cuda.cuh"
+#include "backend/cuda/nvfp4_layout.h"
 
 enum { SEGMENTS = 8, TILE_ROWS = 16 };
 
@@ -27,8 +29,11 @@ enum { SEGMENTS = 8, TILE_ROWS = 16 };
  * PACK_FP8: E4M3; lane l's 16 bytes of instructions 2 j, 2 j + 1 at j * 512 + l * 16; again 2^8 is
  *     in the row's multiplier.
  * PACK_BF16: lane l's four registers of instruction j at j * 512 + l * 16. A weight with more bits
- *     than BF16 has is the exact sum of `planes` of them: chunk t holds plane t % planes. */
-enum pack_format { PACK_FP4, PACK_FP8, PACK_BF16, PACK_FORMATS };
+ *     than BF16 has is the exact sum of `planes` of them: chunk t holds plane t % planes.
+ * PACK_NVFP4: W4A4 where the device multiplies NVFP4 itself: see nvfp4_layout.h. Segments and the
+ *     order of chunks are the same, an instruction is not. linear_plain alone takes it; the others
+ *     have PACK_FORMATS, which they expand to BF16. */
+enum pack_format { PACK_FP4, PACK_FP8, PACK_BF16, PACK_FORMATS, PACK_NVFP4 = PACK_FORMATS };
 template <enum pack_format F> struct pack;
 template <> struct pack<PACK_FP4> {
     enum { CHUNK_K = 128, BYTES = 1152 };
@@ -39,17 +44,28 @@ template <> struct pack<PACK_FP8> {
 template <> struct pack<PACK_BF16> {
     enum { CHUNK_K = 64, BYTES = 2048 };
 };
+template <> struct pack<PACK_NVFP4> {
+    enum { CHUNK_K = NVFP4_STEPS * NVFP4_STEP_K, BYTES = NVFP4_CHUNK_BYTES };
+};
 static inline __host__ __device__ int pack_chunk_k(enum pack_format f) {
     return f == PACK_BF16 ? 64 : 128;
 }
 static inline __host__ __device__ int pack_bytes(enum pack_format f) {
-    return f == PACK_FP4 ? 1152 : 2048;
+    return f == PACK_FP4 || f == PACK_NVFP4 ? 1152 : 2048;
 }
 
 /* What becomes of a packed row's sum: y[out] = sum * multiplier + bias. out -1: padding. */
 struct row_info {
     float multiplier, bias;
     int32_t out, unused;
+};
+
+/* What a stack does to its input before the product; see input.cuh. */
+struct input_change {
+    const float *pre_scale; /* [cols]: multiplies the columns; or NULL */
+    float multiplier;       /* with nvfp4: the input's own; NAN: of each row, made of the row */
+    bool nvfp4;             /* then it is rounded to NVFP4 */
+    bool packed;            /* and stays codes and scales, for PACK_NVFP4 */
 };
 
 struct stack {
@@ -60,7 +76,7 @@ struct stack {
     bool paired; /* rows l and l + 8 of a tile are gate and up of output 8 tile + l, see upload.cu */
     const uint8_t *data; /* [tiles, chunks * planes, pack_bytes] */
     const struct row_info *row;
-    const float *pre_scale; /* [cols] or NULL */
+    struct input_change input;
 };
 
 struct cuda_matrix {
@@ -243,20 +259,30 @@ struct glu_out {
     enum glu_kind kind;
     float limit;
 };
+/* The multiplier of row r of x; 1, which changes no bit, where rows have none. */
+static __device__ __forceinline__ float row_multiplier(const float *of, int64_t r, int64_t rows) {
+    return of && r < rows ? of[r] : 1.0f;
+}
+/* A sum as an output; by: the multiplier of its row of x. */
+static __device__ __forceinline__ float row_output(const struct row_info &row, float sum,
+                                                   float by) {
+    return __fadd_rn(__fmul_rn(__fmul_rn(sum, row.multiplier), by), row.bias);
+}
 /* Of output 8 tile + l: rows l and l + 8 of the tile. What is no output is 0 in the act. */
 static __device__ __forceinline__ uint16_t glu_output(const struct glu_out &g,
                                                       const struct row_info &gate_row,
                                                       const struct row_info &up_row, float gate,
-                                                      float up) {
+                                                      float up, float by) {
     if (gate_row.out < 0) return 0;
-    gate = __fadd_rn(__fmul_rn(gate, gate_row.multiplier), gate_row.bias);
-    up = __fadd_rn(__fmul_rn(up, up_row.multiplier), up_row.bias);
+    gate = row_output(gate_row, gate, by);
+    up = row_output(up_row, up, by);
     return bf16_encode(glu_value(g.kind, g.limit, gate, up));
 }
 
 struct linear_job {
     const struct stack *stack;
     const uint16_t *x;
+    const float *row_multiplier; /* [rows] of x; a grouped job's: of slots; NULL: ones */
     int64_t x_stride, y_stride;
     float *y;
     int rows;
@@ -294,8 +320,5 @@ int linear_many_reserve(struct cuda_backend *cuda, struct imp_error *err);
 void linear_plain(struct cuda_backend *cuda, const struct linear_job *job);
 void linear_groups(struct cuda_backend *cuda, const struct linear_job *job,
                    const struct slot_groups *groups, int most_items);
-/* linear.cu: x times a pre_scale, where there is one */
-const uint16_t *linear_input(struct cuda_backend *cuda, const float *pre_scale, const void *x,
-                             int64_t cols, int rows);
 
 #endif

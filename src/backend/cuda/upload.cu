@@ -44,12 +44,13 @@ static struct mx_range mx_range(const struct weight *parts, int count) {
     return r;
 }
 
-static struct part_plan plan_part(const struct weight *w, struct mx_range mx) {
+/* units: the device multiplies NVFP4 itself, and is asked to. */
+static struct part_plan plan_part(const struct weight *w, struct mx_range mx, bool units) {
     struct part_plan p = {PACK_BF16, 1, 0, w->multiplier};
     switch (w->format) {
     case WEIGHT_NVFP4:
-        p.format = PACK_FP4;
-        p.multiplier *= 256;
+        p.format = units ? PACK_NVFP4 : PACK_FP4;
+        p.multiplier *= units ? 1 : 256;
         break;
     case WEIGHT_MXFP4:
         if (mx.high - mx.low <= 30) {
@@ -109,12 +110,13 @@ static void count_tiles(struct stack_plan *p, const struct weight *parts) {
 }
 
 /* Returns how many stacks there are. */
-static int plan_stacks(const struct weight *parts, int count, struct stack_plan out[MAX_PARTS]) {
+static int plan_stacks(const struct weight *parts, int count, bool units,
+                       struct stack_plan out[MAX_PARTS]) {
     const struct mx_range mx = mx_range(parts, count);
     int stacks = 0;
     int64_t row = 0;
     for (int i = 0; i < count; i++) {
-        const struct part_plan plan = plan_part(&parts[i], mx);
+        const struct part_plan plan = plan_part(&parts[i], mx, units);
         int s = 0;
         while (s < stacks && !same_stack(&out[s], &parts[out[s].part[0]], &parts[i], &plan)) s++;
         if (s == stacks) {
@@ -294,6 +296,15 @@ static __device__ void pack_bf16(const struct pack_job *j, int64_t row, int64_t 
     }
 }
 
+static __device__ void pack_nvfp4(const struct pack_job *j, int64_t tile_row, int64_t k0, int lane,
+                                  uint8_t *to) {
+    const struct nvfp4_rows from = {j->raw + tile_row * j->raw_row,
+                                    j->scales + tile_row * j->scales_row, j->raw_row, j->scales_row,
+                                    j->cols};
+    if (nvfp4_pack_lane(&from, k0, lane, to))
+        j->row[tile_row + nvfp4_a_scale_row(lane)].multiplier = NAN;
+}
+
 /* A thread a lane of a chunk. */
 template <enum pack_format F> __global__ void pack_kernel(struct pack_job j, int tiles) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
@@ -310,6 +321,7 @@ template <enum pack_format F> __global__ void pack_kernel(struct pack_job j, int
     if (F == PACK_FP4) pack_fp4(&j, row, k0, lane, to);
     if (F == PACK_FP8) pack_fp8(&j, row, k0, lane, to);
     if (F == PACK_BF16) pack_bf16(&j, row, k0, plane, lane, to);
+    if (F == PACK_NVFP4) pack_nvfp4(&j, tile * TILE_ROWS, k0, lane, to);
 }
 
 /* ---- streaming ---- */
@@ -388,6 +400,8 @@ static void launch_pack(struct cuda_backend *cuda, enum pack_format f, const str
     const unsigned blocks = cuda_blocks((int64_t)tiles * j->chunks * j->planes * WARP);
     if (f == PACK_FP4)
         gpu_launch(cuda, "pack", pack_kernel<PACK_FP4>, blocks, ROW_THREADS, 0, *j, tiles);
+    else if (f == PACK_NVFP4)
+        gpu_launch(cuda, "pack", pack_kernel<PACK_NVFP4>, blocks, ROW_THREADS, 0, *j, tiles);
     else if (f == PACK_FP8)
         gpu_launch(cuda, "pack", pack_kernel<PACK_FP8>, blocks, ROW_THREADS, 0, *j, tiles);
     else
@@ -454,9 +468,20 @@ static void upload_rows(struct backend *be, const struct stack_plan *p, const st
 
 /* ---- entries of the op table ---- */
 
+/* Parts with one input that were calibrated apart share the largest multiplier, as on a CPU: the
+ * input is really rounded under it. */
+static float shared_input_multiplier(const struct weight *parts, int count) {
+    float most = NAN;
+    for (int i = 0; i < count; i++) {
+        const float m = parts[i].input_multiplier;
+        if (parts[i].format == WEIGHT_NVFP4 && (isnan(most) || m > most)) most = m;
+    }
+    return most;
+}
+
 static struct stack upload_stack(struct backend *be, const struct stack_plan *p,
                                  const struct weight *parts, const float *const *bias,
-                                 uint8_t **at) {
+                                 float input_multiplier, uint8_t **at) {
     const struct weight *w = &parts[p->part[0]];
     const size_t rows_bytes = p->tiles * TILE_ROWS * sizeof(struct row_info);
     struct stack s = {};
@@ -474,9 +499,12 @@ static struct stack upload_stack(struct backend *be, const struct stack_plan *p,
     s.data = data;
     if (w->pre_scale) {
         be->ops->write(be, *at, w->pre_scale, (size_t)w->cols * sizeof(float));
-        s.pre_scale = (const float *)*at;
+        s.input.pre_scale = (const float *)*at;
         *at += aligned((size_t)w->cols * sizeof(float));
     }
+    s.input.nvfp4 = cuda_of(be)->nvfp4_activations && w->format == WEIGHT_NVFP4;
+    s.input.packed = s.format == PACK_NVFP4;
+    s.input.multiplier = input_multiplier;
     return s;
 }
 
@@ -488,9 +516,9 @@ static size_t stacks_bytes(const struct stack_plan *stacks, int count, const str
 }
 
 size_t cuda_matrix_bytes(struct backend *be, const struct weight *parts, int count) {
-    (void)be;
     struct stack_plan stacks[MAX_PARTS];
-    return stacks_bytes(stacks, plan_stacks(parts, count, stacks), parts);
+    const int stack_count = plan_stacks(parts, count, cuda_of(be)->nvfp4_units, stacks);
+    return stacks_bytes(stacks, stack_count, parts);
 }
 
 int cuda_matrix_create(struct backend *be, const struct weight *parts, int count,
@@ -498,7 +526,7 @@ int cuda_matrix_create(struct backend *be, const struct weight *parts, int count
     check(count <= MAX_PARTS);
     struct stack_plan stacks[MAX_PARTS];
     struct cuda_matrix *m = (struct cuda_matrix *)mem_zero(1, sizeof *m);
-    m->count = plan_stacks(parts, count, stacks);
+    m->count = plan_stacks(parts, count, cuda_of(be)->nvfp4_units, stacks);
     m->base.cols = parts[0].cols;
     m->base.bytes = stacks_bytes(stacks, m->count, parts);
     for (int i = 0; i < count; i++) {
@@ -508,8 +536,9 @@ int cuda_matrix_create(struct backend *be, const struct weight *parts, int count
     int rc = cuda_alloc(be, m->base.bytes, &m->memory, err);
     if (rc == 0) {
         uint8_t *at = (uint8_t *)m->memory;
+        const float input_multiplier = shared_input_multiplier(parts, count);
         for (int s = 0; s < m->count; s++)
-            m->stack[s] = upload_stack(be, &stacks[s], parts, bias, &at);
+            m->stack[s] = upload_stack(be, &stacks[s], parts, bias, input_multiplier, &at);
         rc = cuda_error(cuda_of(be), err);
     }
     *out = &m->base;
