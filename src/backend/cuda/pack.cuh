@@ -86,7 +86,11 @@ static __host__ __device__ __forceinline__ int stack_place(int q, int t, int chu
 
 static __device__ __forceinline__ uint32_t bf16x2_mul(uint32_t a, uint32_t b) {
     uint32_t r;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900 /* no mul: a b + -0, which is the same */
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(0x80008000u));
+#else
     asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+#endif
     return r;
 }
 
