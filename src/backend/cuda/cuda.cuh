@@ -27,11 +27,11 @@ extern "C" {
 #include "base/error.h"
 #include "base/str.h"
 }
+#include "backend/cuda/pack_layout.h"
 #include "num/fp.h"
 
 enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4 };
 enum { KNOWN_KERNELS = 256 }; /* kernels of the module, at most */
-enum { GROUP_K = 64, CHUNK_K = 128 }; /* columns that act_place permutes among; that a row ends at */
 
 /* A table's rows on the device, as stored. */
 struct dev_weight {
@@ -180,17 +180,6 @@ static inline int cuda_rows(const struct cuda_backend *cuda, enum op_rows rows) 
     return rows == ROWS_OUT ? cuda->batch.out_rows : cuda->batch.rows;
 }
 
-/* Of an act: elements from one row to the next. */
-static inline __host__ __device__ int64_t act_stride(int64_t cols) {
-    return (cols + CHUNK_K - 1) / CHUNK_K * CHUNK_K;
-}
-/* Where column k stands in a row of an act. A matrix instruction takes 16 columns; lane quarter c
- * of its operand holds the columns 2c, 2c + 1, 2c + 8, 2c + 9 of those. Four instructions take a
- * group of 64, and this order gives quarter c the columns 16 c .. 16 c + 15, four an instruction: a
- * lane meets one block of scales. It is the order of K in every product. */
-static inline __host__ __device__ int64_t act_place(int64_t k) {
-    return (k & ~63) | (k & 12) << 2 | (k & 2) << 2 | (k >> 3 & 6) | (k & 1);
-}
 static inline unsigned cuda_blocks(int64_t elements) { /* of ROW_THREADS threads */
     return (unsigned)((elements + ROW_THREADS - 1) / ROW_THREADS);
 }

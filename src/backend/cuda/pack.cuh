@@ -16,19 +16,8 @@
 #define IMP_BACKEND_CUDA_PACK_CUH
 
 #include "backend/cuda/cuda.cuh"
+#include "backend/cuda/pack_layout.h"
 
-enum { SEGMENTS = 8, TILE_ROWS = 16 };
-
-/* PACK_FP4: E2M1 with a scale per 16: NVFP4, and MXFP4 whose scales fit. Lane l's word j of 8 (one
- *     instruction each) at (j / 4) * 512 + l * 16 + (j % 4) * 4, then at 1024 + 4 l its four scales:
- *     of rows l / 4 and l / 4 + 8 for the first 64 k, then the second. Scales are re-coded to five
- *     bits of exponent and three of mantissa, which is exact, and the 2^8 that is left over is in
- *     the row's multiplier; a block whose scale is zero has zero codes.
- * PACK_FP8: E4M3; lane l's 16 bytes of instructions 2 j, 2 j + 1 at j * 512 + l * 16; again 2^8 is
- *     in the row's multiplier.
- * PACK_BF16: lane l's four registers of instruction j at j * 512 + l * 16. A weight with more bits
- *     than BF16 has is the exact sum of `planes` of them: chunk t holds plane t % planes. */
-enum pack_format { PACK_FP4, PACK_FP8, PACK_BF16, PACK_FORMATS };
 template <enum pack_format F> struct pack;
 template <> struct pack<PACK_FP4> {
     enum { CHUNK_K = 128, BYTES = 1152 };
@@ -38,18 +27,6 @@ template <> struct pack<PACK_FP8> {
 };
 template <> struct pack<PACK_BF16> {
     enum { CHUNK_K = 64, BYTES = 2048 };
-};
-static inline __host__ __device__ int pack_chunk_k(enum pack_format f) {
-    return f == PACK_BF16 ? 64 : 128;
-}
-static inline __host__ __device__ int pack_bytes(enum pack_format f) {
-    return f == PACK_FP4 ? 1152 : 2048;
-}
-
-/* What becomes of a packed row's sum: y[out] = sum * multiplier + bias. out -1: padding. */
-struct row_info {
-    float multiplier, bias;
-    int32_t out, unused;
 };
 
 struct stack {
@@ -69,18 +46,6 @@ struct cuda_matrix {
     struct stack stack[MAX_PARTS];
     void *memory; /* all of it */
 };
-
-/* First chunk of segment q. */
-static __host__ __device__ __forceinline__ int segment_begin(int q, int chunks) {
-    return (int)((unsigned)(q * chunks) / SEGMENTS);
-}
-/* Where chunk t of segment q stands among a tile's, both counted with their planes. */
-static __host__ __device__ __forceinline__ int stack_place(int q, int t, int chunks, int planes) {
-    const int each = chunks / SEGMENTS, full = each * planes;
-    if (t < full) return t * SEGMENTS + q;
-    const int longer = chunks % SEGMENTS, rank = segment_begin(q, chunks) - q * each;
-    return full * SEGMENTS + (t - full) * longer + rank;
-}
 
 /* ---- device: one instruction's operands ---- */
 
