@@ -27,7 +27,7 @@ extern "C" {
 #include "base/error.h"
 #include "base/str.h"
 }
-#include "backend/cuda/pack_layout.h"
+#include "backend/cuda/act.h"
 #include "num/fp.h"
 
 enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4 };

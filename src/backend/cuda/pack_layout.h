@@ -1,6 +1,5 @@
-/* The order of an act's columns and of a stack's chunks: plain functions for the host and the
- * device, so that tests/unit/pack_layout.c can hold them without a GPU. What a stack is: pack.cuh.
- */
+/* A stack's formats and the order of its chunks (pack.cuh says what a stack is): plain functions
+ * for the host and the device, so that tests/unit/pack_layout.c can hold them without a GPU. */
 #ifndef IMP_BACKEND_CUDA_PACK_LAYOUT_H
 #define IMP_BACKEND_CUDA_PACK_LAYOUT_H
 
@@ -8,34 +7,13 @@
 
 #include "base/inline.h"
 
-enum { CHUNK_K = 128 }; /* a row of an act ends at a multiple of it */
 enum { SEGMENTS = 8, TILE_ROWS = 16 };
-
-/* ---- acts ---- */
-
-/* Of an act: elements from one row to the next. */
-INLINE_FN int64_t act_stride(int64_t cols) {
-    return (cols + CHUNK_K - 1) / CHUNK_K * CHUNK_K;
-}
-/* Where column k stands in a row of an act. A matrix instruction takes 16 columns; lane quarter c
- * of its operand holds the columns 2c, 2c + 1, 2c + 8, 2c + 9 of those. Four instructions take a
- * group of 64, and this order gives quarter c the columns 16 c .. 16 c + 15, four an instruction: a
- * lane meets one block of scales. It is the order of K in every product. */
-INLINE_FN int64_t act_place(int64_t k) {
-    return (k & ~63) | (k & 12) << 2 | (k & 2) << 2 | (k >> 3 & 6) | (k & 1);
-}
-/* The column that stands at `place`. */
-INLINE_FN int64_t act_column(int64_t place) {
-    return (place & ~63) | (place >> 2 & 14) | (place << 3 & 48) | (place & 1);
-}
-
-/* ---- stacks ---- */
 
 /* PACK_FP4: E2M1 with a scale per 16: NVFP4, and MXFP4 whose scales fit. Lane l's word j of 8 (one
  *     instruction each) at (j / 4) * 512 + l * 16 + (j % 4) * 4, then at 1024 + 4 l its four
- * scales: of rows l / 4 and l / 4 + 8 for the first 64 k, then the second. Scales are re-coded to
- * five bits of exponent and three of mantissa, which is exact, and the 2^8 that is left over is in
- *     the row's multiplier; a block whose scale is zero has zero codes.
+ *     scales: of rows l / 4 and l / 4 + 8 for the first 64 k, then the second. Scales are re-coded
+ *     to five bits of exponent and three of mantissa, which is exact, and the 2^8 that is left over
+ *     is in the row's multiplier; a block whose scale is zero has zero codes.
  * PACK_FP8: E4M3; lane l's 16 bytes of instructions 2 j, 2 j + 1 at j * 512 + l * 16; again 2^8 is
  *     in the row's multiplier.
  * PACK_BF16: lane l's four registers of instruction j at j * 512 + l * 16. A weight with more bits

@@ -9,6 +9,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "backend/cuda/act.h"
 #include "backend/cuda/pack_layout.h"
 #include "load/weight.h"
 #include "num/fp.h"
