@@ -23,7 +23,8 @@ CUDA_FLAGS = $(NVCC_FLAGS) -O3 -Iinclude -D_GNU_SOURCE -Xcompiler -fPIC
 cuda: all
 	@test -n "$(NVCC)" || { echo "make $@: no nvcc here" >&2; exit 1; }
 	@echo "nvcc libimp_cuda.so for sm_$(CUDA_ARCHS)"
-	@$(NVCC) $(CUDA_FLAGS) $(foreach a,$(CUDA_ARCHS),-gencode=arch=compute_$(a),code=sm_$(a)) \
+	@$(NVCC) $(CUDA_FLAGS) $(CUDA_REPORT) \
+		$(foreach a,$(CUDA_ARCHS),-gencode=arch=compute_$(a),code=sm_$(a)) \
 		-shared -cudart static -t 0 $(wildcard src/backend/cuda/*.cu) $(CUDA_HOST) \
 		-o $(BUILD)/libimp_cuda.so
 
@@ -67,16 +68,18 @@ fuzz:
 	@cmake --build build-fuzz -j $(JOBS)
 	@scripts/run_fuzz build-fuzz $(FUZZ_SECONDS)
 
-# Number formats and CUDA backend compiled for the GPUs whose instructions differ; nothing runs here.
+# Number formats and CUDA backend compiled for every GPU whose instructions differ, warnings as errors,
+# and what the compiler said of hot kernels' registers; nothing runs here.
 NVCC_FLAGS = -std=c++17 -Isrc -Werror all-warnings -Xcompiler -Wall,-Werror
 cuda-check:
 	@test -n "$(NVCC)" || { echo "make $@: no nvcc here" >&2; exit 1; }
 	@mkdir -p build
-	@for arch in 90a 120a; do echo "nvcc sm_$$arch tests/device/fp.cu"; \
-	$(NVCC) -O2 $(NVCC_FLAGS) -gencode=arch=compute_$$arch,code=sm_$$arch tests/device/fp.cu \
-		-o build/fp_device_$$arch || exit 1; done
-	@$(MAKE) --no-print-directory cuda CUDA_ARCHS="90a 120a"
-	@$(MAKE) --no-print-directory cuda CUDA_ARCHS="90a 120a"
+	@printf '%s\n' 90a 120a | xargs -P $(JOBS) -I ARCH sh -c 'echo "nvcc sm_ARCH tests/device/fp.cu"; \
+		exec "$$@" -gencode=arch=compute_ARCH,code=sm_ARCH -o build/fp_device_ARCH' \
+		sh $(NVCC) -O2 $(NVCC_FLAGS) tests/device/fp.cu
+	@$(MAKE) --no-print-directory cuda CUDA_REPORT="-Xptxas -v" 2>build/ptxas.txt || \
+		{ grep -v -e '^ptxas info' -e 'bytes stack frame' build/ptxas.txt >&2; exit 1; }
+	@scripts/check_spills build/ptxas.txt
 
 # The programs of tests/op that the GPU runs, to be carried to its machine: in build/gpu-ops with the
 # one library that it may lack, since cmocka comes without an archive.

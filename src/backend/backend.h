@@ -301,7 +301,7 @@ struct sample_result {
     int32_t token;
     bool finite; /* false: the row held NaN or +Inf; token is then 0 and must not be used */
     uint64_t logits_hash; /* of the row as it is, all of its columns: num/hash.h */
-    float logprob; /* natural log of softmax(raw logits)[token] */
+    float logprob;        /* natural log of softmax(raw logits)[token] */
     int32_t top_ids[20];
     float top_logprobs[20]; /* descending; ties: lower id first */
 };

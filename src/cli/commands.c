@@ -19,9 +19,8 @@ const struct command command_table[] = {
      command_run},
     {"bench", IN_BENCH, "MODEL", 1, 1, "measure prefill and decode speed",
      "Runs random prompts and reports tokens a second, the share of the memory's bandwidth that "
-     "decoding reached (a probe runs before and after), and a hash of all logits: equal hashes "
-     "mean "
-     "equal arithmetic.\n\n"
+     "decoding reached (on a CPU: a probe runs before and after; on a GPU 0, not measured), and a "
+     "hash of all logits: equal hashes mean equal arithmetic.\n\n"
      "With --tokenizer, only the time to load the tokenizer and the speed of text to ids and back, "
      "on one thread; needs the tokenizer's files only.",
      "imp bench models/smollm2-nvfp4 -p 512 -n 128 -b 1,8,32\n"

@@ -49,7 +49,7 @@ static const struct row {
                                "have the last sequence give its KV back every so many steps, to "
                                "test that nothing changes; 0: only where memory runs out"},
     [SETTING_KV_DTYPE] = {"kv.dtype", KIND_CHOICE, 0, 1, "bf16|fp8", "bf16",
-                          "element type of the KV cache"},
+                          "element type of the KV cache; fp8 (E4M3): on a GPU only"},
     [SETTING_KV_MEMORY] = {"kv.memory", KIND_SIZE, 0, INT64_MAX, "size", "0",
                            "bytes for the KV cache, as 2G or 512M; 0: four contexts, at most 4G"},
     [SETTING_KV_SHUFFLE] = {"kv.shuffle", KIND_INT, 0, INT64_MAX, "int", "0",

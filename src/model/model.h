@@ -106,8 +106,8 @@ struct model_tap {
     model_stage_fn stage; /* NULL: none */
 };
 
-/* One step: logits of batch->out_row into model->logits. Begins the backend's step and queues all of
- * it; the caller may sample from the logits, and ends the step. tap may be NULL. */
+/* One step: logits of batch->out_row into model->logits. Begins the backend's step and queues all
+ * of it; the caller may sample from the logits, and ends the step. tap may be NULL. */
 void model_queue(struct model *model, const struct batch *batch, const struct model_tap *tap);
 /* The same, and ends the step. */
 int model_forward(struct model *model, const struct batch *batch, const struct model_tap *tap,

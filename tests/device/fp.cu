@@ -3,12 +3,12 @@
  * Every one of the 2^32 fp32 patterns goes through each encoder and through the converter of
  * cuda_fp8.h, cuda_fp4.h, cuda_bf16.h, cuda_fp16.h; a sample of them also through the host. Every
  * code goes through each decoder on both. NaNs need only be NaNs where the format has several. */
+#include <cstdio>
+#include <cstdlib>
 #include <cuda_bf16.h>
 #include <cuda_fp16.h>
 #include <cuda_fp4.h>
 #include <cuda_fp8.h>
-#include <cstdio>
-#include <cstdlib>
 
 #include "num/fp.h"
 
@@ -26,28 +26,40 @@ static const char *const NAMES[FORMATS] = {"e4m3", "e2m1", "bf16", "fp16"};
 
 __host__ __device__ static uint16_t encode(int format, float x) {
     switch (format) {
-    case E4M3: return e4m3_encode(x);
-    case E2M1: return e2m1_encode(x);
-    case BF16: return bf16_encode(x);
-    default: return fp16_encode(x);
+    case E4M3:
+        return e4m3_encode(x);
+    case E2M1:
+        return e2m1_encode(x);
+    case BF16:
+        return bf16_encode(x);
+    default:
+        return fp16_encode(x);
     }
 }
 
 __host__ __device__ static float decode(int format, uint16_t code) {
     switch (format) {
-    case E4M3: return e4m3_decode((uint8_t)code);
-    case E2M1: return e2m1_decode((uint8_t)code);
-    case BF16: return bf16_decode(code);
-    default: return fp16_decode(code);
+    case E4M3:
+        return e4m3_decode((uint8_t)code);
+    case E2M1:
+        return e2m1_decode((uint8_t)code);
+    case BF16:
+        return bf16_decode(code);
+    default:
+        return fp16_decode(code);
     }
 }
 
 __device__ static uint16_t oracle(int format, float x) {
     switch (format) {
-    case E4M3: return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
-    case E2M1: return __nv_cvt_float_to_fp4(x, __NV_E2M1, cudaRoundNearest);
-    case BF16: return __bfloat16_as_ushort(__float2bfloat16_rn(x));
-    default: return __half_as_ushort(__float2half_rn(x));
+    case E4M3:
+        return __nv_cvt_float_to_fp8(x, __NV_SATFINITE, __NV_E4M3);
+    case E2M1:
+        return __nv_cvt_float_to_fp4(x, __NV_E2M1, cudaRoundNearest);
+    case BF16:
+        return __bfloat16_as_ushort(__float2bfloat16_rn(x));
+    default:
+        return __half_as_ushort(__float2half_rn(x));
     }
 }
 
@@ -66,7 +78,8 @@ struct result {
 
 __global__ static void check_all(int format, struct result *out) {
     uint64_t stride = (uint64_t)gridDim.x * blockDim.x;
-    for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < 1ull << 32; i += stride) {
+    for (uint64_t i = blockIdx.x * (uint64_t)blockDim.x + threadIdx.x; i < 1ull << 32;
+         i += stride) {
         float x = fp32_from_bits((uint32_t)i);
         if (agree(format, encode(format, x), oracle(format, x))) continue;
         if (atomicAdd(&out->wrong, 1ull) == 0) out->input = (uint32_t)i;

@@ -21,8 +21,8 @@ static const struct shape {
     enum weight_format format;
     int64_t rows, cols;
 } SHAPES[] = {
-    {"qkv", WEIGHT_NVFP4, 6144, 4096},     {"o", WEIGHT_NVFP4, 4096, 4096},
-    {"gate_up", WEIGHT_NVFP4, 24576, 4096}, {"down", WEIGHT_NVFP4, 4096, 12288},
+    {"qkv", WEIGHT_NVFP4, 6144, 4096},       {"o", WEIGHT_NVFP4, 4096, 4096},
+    {"gate_up", WEIGHT_NVFP4, 24576, 4096},  {"down", WEIGHT_NVFP4, 4096, 12288},
     {"head bf16", WEIGHT_BF16, 32000, 2048}, {"fp8", WEIGHT_FP8, 4096, 4096},
     {"odd mxfp4", WEIGHT_MXFP4, 2880, 2880}, {"narrow", WEIGHT_NVFP4, 2048, 768},
 };
@@ -30,11 +30,19 @@ static const struct shape {
 static bool no_pdl;
 
 static struct backend *open_gpu(bool plain, bool graphs) {
-    const struct backend_options options = {
-        .kind = BACKEND_GPU, .threads = 1, .pdl = !no_pdl, .graphs = graphs, .plain_linears = plain};
-    const struct step_limits max = {.rows = MAX_ROWS, .seqs = MAX_ROWS, .out_rows = 1,
-                                    .max_blocks = 1, .max_cols = 12288, .vocab = 16,
-                                    .max_heads = 1, .max_head_dim = 64};
+    const struct backend_options options = {.kind = BACKEND_GPU,
+                                            .threads = 1,
+                                            .pdl = !no_pdl,
+                                            .graphs = graphs,
+                                            .plain_linears = plain};
+    const struct step_limits max = {.rows = MAX_ROWS,
+                                    .seqs = MAX_ROWS,
+                                    .out_rows = 1,
+                                    .max_blocks = 1,
+                                    .max_cols = 12288,
+                                    .vocab = 16,
+                                    .max_heads = 1,
+                                    .max_head_dim = 64};
     struct imp_error err = {0};
     struct backend *be = NULL;
     if (backend_open(&options, &be, &err) < 0 || be->ops->reserve(be, &max, &err) < 0) {
@@ -47,8 +55,9 @@ static struct backend *open_gpu(bool plain, bool graphs) {
 static void begin(struct backend *be, int rows) {
     static int32_t row[MAX_ROWS + 1], zero[MAX_ROWS];
     for (int i = 0; i <= MAX_ROWS; i++) row[i] = i;
-    be->ops->step_begin(be, &(struct batch){.rows = rows, .seqs = rows, .seq_row = row,
-                                            .position = zero, .slot = zero});
+    be->ops->step_begin(
+        be, &(struct batch){
+                .rows = rows, .seqs = rows, .seq_row = row, .position = zero, .slot = zero});
 }
 static void end(struct backend *be) {
     struct imp_error err = {0};
@@ -60,7 +69,10 @@ static void end(struct backend *be) {
 
 static struct weight make_weight(const struct shape *s, uint64_t stream) {
     const int64_t n = s->rows * s->cols;
-    struct weight w = {.name = s->name, .format = s->format, .rows = s->rows, .cols = s->cols,
+    struct weight w = {.name = s->name,
+                       .format = s->format,
+                       .rows = s->rows,
+                       .cols = s->cols,
                        .multiplier = 0.01f};
     const int64_t bytes = s->format == WEIGHT_BF16 ? 2 * n : s->format == WEIGHT_FP8 ? n : n / 2;
     uint32_t *data = mem_alloc((size_t)bytes);
@@ -105,7 +117,8 @@ static void *device(struct backend *be, size_t bytes) {
     return p;
 }
 static struct rig make_rig(struct backend *be, const struct shape *s, int rows) {
-    struct rig r = {be, device(be, (size_t)rows * s->cols * 4), device(be, (size_t)rows * s->rows * 4),
+    struct rig r = {be, device(be, (size_t)rows * s->cols * 4),
+                    device(be, (size_t)rows * s->rows * 4),
                     device(be, (size_t)rows * be->ops->act_bytes(be, s->cols))};
     float *x = mem_alloc((size_t)rows * s->cols * sizeof *x);
     for (int64_t i = 0; i < rows * s->cols; i++)
@@ -164,15 +177,17 @@ static int compare(const struct shape *s, const int *rows, int count) {
         plain->ops->matrix_create(plain, &w, 1, NULL, &m[1], &err) < 0)
         exit(6);
     struct rig a = make_rig(fast, s, most), b = make_rig(plain, s, most);
-    float *want = mem_alloc((size_t)most * s->rows * 4), *got = mem_alloc((size_t)most * s->rows * 4);
+    float *want = mem_alloc((size_t)most * s->rows * 4),
+          *got = mem_alloc((size_t)most * s->rows * 4);
     product(&b, s, m[1], 0, most, want);
     for (int i = 0; i < count; i++) {
         product(&a, s, m[0], most - rows[i], rows[i], got);
         int64_t differ = 0;
         const float *from = want + (most - rows[i]) * s->rows;
         for (int64_t j = 0; j < rows[i] * s->rows; j++) differ += memcmp(got + j, from + j, 4) != 0;
-        if (differ) printf("FAIL %s, %d rows: %lld of %lld differ\n", s->name, rows[i],
-                           (long long)differ, (long long)(rows[i] * s->rows));
+        if (differ)
+            printf("FAIL %s, %d rows: %lld of %lld differ\n", s->name, rows[i], (long long)differ,
+                   (long long)(rows[i] * s->rows));
         failed += differ != 0;
     }
     const double error = error_of(s, &w, want, most);
@@ -229,8 +244,8 @@ static void timing(const struct shape *s, const int *rows, int count) {
         }
         qsort(t + 4, REPEATS, sizeof *t, by_value);
         const double us = t[4 + REPEATS / 2] * 1e6;
-        printf("%-10s %5d rows %9.2f us %7.3f TB/s of weights %7.1f TFLOP/s\n", s->name, rows[i], us,
-               (double)m[0]->bytes / us / 1e6,
+        printf("%-10s %5d rows %9.2f us %7.3f TB/s of weights %7.1f TFLOP/s\n", s->name, rows[i],
+               us, (double)m[0]->bytes / us / 1e6,
                2.0 * rows[i] * (double)s->rows * (double)s->cols / us / 1e6);
         fflush(stdout);
     }

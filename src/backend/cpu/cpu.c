@@ -108,7 +108,6 @@ void cpu_rope_angles(struct backend *be, const struct op_rope_angles *op) {
 
 /* One op after the other: y stays in the caches. */
 void cpu_linear_glu(struct backend *be, const struct op_linear_glu *op) {
-    be->ops->linear(be,
-                    &(struct op_linear){ROWS_ALL, LINEAR_STORE, op->matrix, op->x, op->y});
+    be->ops->linear(be, &(struct op_linear){ROWS_ALL, LINEAR_STORE, op->matrix, op->x, op->y});
     be->ops->glu(be, &op->glu);
 }

@@ -27,11 +27,12 @@ extern "C" {
 #include "base/error.h"
 #include "base/str.h"
 }
+#include "backend/cuda/act.h"
 #include "num/fp.h"
 
 enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4 };
-enum { KNOWN_KERNELS = 256 }; /* kernels of the module, at most */
-enum { GROUP_K = 64, CHUNK_K = 128 }; /* columns that act_place permutes among; that a row ends at */
+enum { LINEAR_FEW_SHARED = 113 << 10 }; /* bytes of shared memory that linear_few asks for */
+enum { KNOWN_KERNELS = 256 };           /* kernels of the module, at most */
 
 /* A table's rows on the device, as stored. */
 struct dev_weight {
@@ -96,14 +97,15 @@ struct cuda_backend {
     cudaStream_t stream;
     cudaError_t failed; /* the first error, or cudaSuccess */
     const char *failed_at;
-    int64_t calls, fail_call; /* wrapped calls so far; the one that is made to fail, 0: none */
-    int processors;           /* multiprocessors of the device */
-    bool bulk_copies, wgmma;  /* instructions it has: sm_90 and later, sm_90a alone */
-    bool pdl;                 /* launch kernels before the one before has ended */
-    bool kv_fp8;              /* K and V are E4M3, else BF16 */
-    bool nvfp4_activations;   /* the inputs of NVFP4 stacks are rounded to NVFP4 */
-    bool nvfp4_units;         /* and multiplied as they are: sm_120a alone */
-    bool graphs;              /* decode steps become graphs */
+    int64_t calls, fail_call;  /* wrapped calls so far; the one that is made to fail, 0: none */
+    int device;                /* its number */
+    int processors;            /* multiprocessors of the device */
+    bool bulk_copies, wgmma;   /* instructions it has: sm_90 and later, sm_90a alone */
+    bool pdl;                  /* launch kernels before the one before has ended */
+    bool kv_fp8;               /* K and V are E4M3, else BF16 */
+    bool nvfp4_activations;    /* the inputs of NVFP4 stacks are rounded to NVFP4 */
+    bool nvfp4_units;          /* and multiplied as they are: sm_120a alone */
+    bool graphs;               /* decode steps become graphs */
     bool capturing, replaying; /* the running step: launches are recorded; are left to a graph */
     struct cuda_graph graph[MAX_GRAPHS], *current; /* current: of the running step, or NULL */
     int64_t steps;
@@ -124,8 +126,8 @@ struct cuda_backend {
     float *moe_changed_multiplier;
     int32_t *moe_order;
     struct slot_item *moe_items;
-    float *attention_spans; /* scratch of attention */
-    float *gdn_rows; /* scratch of the gated delta nets */
+    float *attention_spans;         /* scratch of attention */
+    float *gdn_rows;                /* scratch of the gated delta nets */
     char *host_sample, *dev_sample; /* pinned and device: what the sampler is given, and scratch */
 };
 
@@ -158,13 +160,14 @@ static inline bool gpu_know(struct cuda_backend *cuda, const void *kernel) {
         if (cuda->known[at] == kernel) return true;
     check(cuda->known[at] == NULL);
     cuda->known[at] = kernel;
-    return gpu_call(cuda, cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
-                                               cudaSharedmemCarveoutMaxShared));
+    return gpu_call(cuda,
+                    cudaFuncSetAttribute(kernel, cudaFuncAttributePreferredSharedMemoryCarveout,
+                                         cudaSharedmemCarveoutMaxShared));
 }
 
 /* Launches kernel<<<grid, threads, shared>>>(args...) on the backend's stream. After a failure
- * nothing more is launched in a step: a kernel whose inputs were not made could leave its bounds, and
- * that would cost the device. */
+ * nothing more is launched in a step: a kernel whose inputs were not made could leave its bounds,
+ * and that would cost the device. */
 template <class... P, class... A>
 static void gpu_launch(struct cuda_backend *cuda, const char *name, void (*kernel)(P...), dim3 grid,
                        unsigned threads, size_t shared, A... args) {
@@ -197,17 +200,6 @@ static inline int cuda_rows(const struct cuda_backend *cuda, enum op_rows rows) 
     return rows == ROWS_OUT ? cuda->batch.out_rows : cuda->batch.rows;
 }
 
-/* Of an act: elements from one row to the next. */
-static inline __host__ __device__ int64_t act_stride(int64_t cols) {
-    return (cols + CHUNK_K - 1) / CHUNK_K * CHUNK_K;
-}
-/* Where column k stands in a row of an act. A matrix instruction takes 16 columns; lane quarter c
- * of its operand holds the columns 2c, 2c + 1, 2c + 8, 2c + 9 of those. Four instructions take a
- * group of 64, and this order gives quarter c the columns 16 c .. 16 c + 15, four an instruction: a
- * lane meets one block of scales. It is the order of K in every product. */
-static inline __host__ __device__ int64_t act_place(int64_t k) {
-    return (k & ~63) | (k & 12) << 2 | (k & 2) << 2 | (k >> 3 & 6) | (k & 1);
-}
 static inline unsigned cuda_blocks(int64_t elements) { /* of ROW_THREADS threads */
     return (unsigned)((elements + ROW_THREADS - 1) / ROW_THREADS);
 }

@@ -126,6 +126,7 @@ static void put_blocks(struct cuda_backend *cuda, const struct batch *batch) {
 static void cuda_step_begin(struct backend *be, const struct batch *batch) {
     struct cuda_backend *cuda = cuda_of(be);
     struct dev_batch *d = &cuda->batch;
+    gpu_call(cuda, cudaSetDevice(cuda->device)); /* of this thread, which may not be the opener */
     check(batch->max_blocks <= cuda->limits.max_blocks);
     d->rows = batch->rows;
     d->seqs = batch->seqs;
@@ -146,8 +147,8 @@ static void cuda_step_begin(struct backend *be, const struct batch *batch) {
     graph_begin(cuda, batch);
 }
 
-/* A fault that left the device sound ends the step alone: what was kept is forgotten. After one that
- * did not, every later call fails with it. */
+/* A fault that left the device sound ends the step alone: what was kept is forgotten. After one
+ * that did not, every later call fails with it. */
 static int cuda_step_end(struct backend *be, struct imp_error *err) {
     struct cuda_backend *cuda = cuda_of(be);
     graph_flush(cuda);
@@ -236,11 +237,14 @@ extern "C" int imp_cuda_open(const struct backend_options *options, struct backe
     cuda->kv_fp8 = options->kv_fp8;
     cuda->nvfp4_activations = options->nvfp4_activations;
     cuda->fail_call = options->fail_call;
+    cuda->device = options->device;
     gpu_call(cuda, cudaSetDevice(options->device));
     gpu_call(cuda, cudaGetDeviceProperties(&properties, options->device));
     gpu_call(cuda, cudaStreamCreateWithFlags(&cuda->stream, cudaStreamNonBlocking));
     cuda->processors = properties.multiProcessorCount;
-    cuda->bulk_copies = properties.major >= 9 && !options->plain_linears;
+    cuda->bulk_copies = properties.major >= 9 &&
+                        (int64_t)properties.sharedMemPerBlockOptin >= LINEAR_FEW_SHARED &&
+                        !options->plain_linears;
     cuda->wgmma = properties.major == 9 && !options->plain_linears;
     cuda->nvfp4_units = options->nvfp4_activations && properties.major == 12 &&
                         properties.minor == 0 && !options->plain_linears;

@@ -1,5 +1,6 @@
 /* What some stacks do to their input before the product: a factor per column (AWQ), and W4A4's
- * rounding. Both make a row of the row alone; a thread block makes a row, a thread a block of 16. */
+ * rounding. Both make a row of the row alone; a thread block makes a row, a thread a block of 16.
+ */
 #ifndef IMP_BACKEND_CUDA_INPUT_CUH
 #define IMP_BACKEND_CUDA_INPUT_CUH
 
@@ -9,8 +10,7 @@
 /* The largest over a block of ROW_THREADS threads, to all of them; once in a kernel. */
 static __device__ __forceinline__ float block_most(float x) {
     __shared__ float part[ROW_THREADS / WARP];
-    for (int width = WARP / 2; width > 0; width /= 2)
-        x = fmaxf(x, __shfl_xor_sync(~0u, x, width));
+    for (int width = WARP / 2; width > 0; width /= 2) x = fmaxf(x, __shfl_xor_sync(~0u, x, width));
     if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
     __syncthreads();
     for (int i = 0; i < ROW_THREADS / WARP; i++) x = fmaxf(x, part[i]);

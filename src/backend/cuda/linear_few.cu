@@ -20,11 +20,11 @@ enum {
     FEW_ROWS = 8,
     SUM_SLOTS = 2,
     SUM_BYTES = SEGMENTS * WARP * 16,
-    SHARED_BYTES = 113 << 10,
+    SHARED_BYTES = LINEAR_FEW_SHARED,
     MOST_STAGES = 6 /* of a group's ring; see INFO_SLOTS */
 };
-/* Shared memory: barriers, a chunk's worth of zeros of x, what is known of tiles' rows, sums, x, the
- * rings. */
+/* Shared memory: barriers, a chunk's worth of zeros of x, what is known of tiles' rows, sums, x,
+ * the rings. */
 enum { FULL_AT = 0, EMPTY_AT = 256, SUMS_FULL_AT = 512, SUMS_FREE_AT = 544, ZERO_AT = 640 };
 enum { INFO_BYTES = TILE_ROWS * sizeof(struct row_info), INFO_SLOTS = 16 };
 enum { ZERO_BYTES = 384, INFO_AT = 1024, SUMS_AT = INFO_AT + INFO_SLOTS * INFO_BYTES };
@@ -46,9 +46,9 @@ struct few_args {
     const float *row_multiplier; /* [rows] or NULL */
 };
 
-/* Bytes from one row of x to the next: 16 more, so that eight rows lie in eight places of the banks;
- * the zeros that stand for rows that are not there do too. (All at one address they were read one
- * after the other, and the kernel took a third longer.) */
+/* Bytes from one row of x to the next: 16 more, so that eight rows lie in eight places of the
+ * banks; the zeros that stand for rows that are not there do too. (All at one address they were
+ * read one after the other, and the kernel took a third longer.) */
 static __host__ __device__ __forceinline__ int x_row_bytes(int64_t x_stride) {
     return (int)x_stride * 2 + 16;
 }
@@ -134,8 +134,7 @@ static __device__ void write_sums(const struct few_args &a, const uint8_t *memor
     int step = 0;
     float by[2];
     depend_wait();
-    for (int e = 0; e < 2; e++)
-        by[e] = row_multiplier(a.row_multiplier, lane % 4 * 2 + e, a.rows);
+    for (int e = 0; e < 2; e++) by[e] = row_multiplier(a.row_multiplier, lane % 4 * 2 + e, a.rows);
     for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x, step++) {
         const int slot = step % SUM_SLOTS, use = step / SUM_SLOTS;
         float v[4] = {};
@@ -192,8 +191,9 @@ enum { EMPTY_FROM_FULL = EMPTY_AT - FULL_AT };
 
 /* Takes this warp's chunk of a stage, gives the stage back, and adds the products to d. */
 template <enum pack_format F>
-static __device__ __forceinline__ void take_stage(const struct stage_place<pack<F>::BYTES * SEGMENTS> &at,
-                                                  uint32_t chunk, uint32_t x, int lane, float d[4]) {
+static __device__ __forceinline__ void
+take_stage(const struct stage_place<pack<F>::BYTES * SEGMENTS> &at, uint32_t chunk, uint32_t x,
+           int lane, float d[4]) {
     struct lane_chunk<F> w;
     w.zero = at.zero;
     barrier_wait(at.full, at.phase);
@@ -224,9 +224,9 @@ static __device__ void multiply(const struct few_args &a, uint8_t *memory, uint3
     const int rank = first_chunk - q * (a.chunks / SEGMENTS); /* among the longer ones */
     const bool live = lane % 8 < a.rows; /* other lanes read zeros, and stay there */
     const uint32_t in_row = lane / 8 * 16;
-    const uint32_t x0 = live ? shared + X_AT + lane % 8 * x_row_bytes(a.x_stride) + in_row +
-                                   first_chunk * X
-                             : shared + ZERO_AT + lane % 8 * 16 + in_row;
+    const uint32_t x0 =
+        live ? shared + X_AT + lane % 8 * x_row_bytes(a.x_stride) + in_row + first_chunk * X
+             : shared + ZERO_AT + lane % 8 * 16 + in_row;
     const uint32_t x_step = live ? X : 0;
     struct stage_place<STAGE> at;
     at.full = at.first_full = shared + FULL_AT + 8 * group * a.stages;
@@ -308,10 +308,9 @@ bool linear_few(struct cuda_backend *cuda, const struct linear_job *job) {
     int stages = room / stage_bytes(s->format) / GROUPS;
     if (stages > MOST_STAGES) stages = MOST_STAGES;
     if (stages < 2) return false;
-    const struct few_args a = {s->data,       s->row,        s->chunks, s->planes,
-                               s->tiles,      stages,        job->x,    job->y,
-                               job->x_stride, job->y_stride, job->rows, job->add,
-                               job->glu,      job->row_multiplier};
+    const struct few_args a = {s->data,   s->row,   s->chunks, s->planes,          s->tiles,
+                               stages,    job->x,   job->y,    job->x_stride,      job->y_stride,
+                               job->rows, job->add, job->glu,  job->row_multiplier};
     const unsigned blocks = (unsigned)(s->tiles < cuda->processors ? s->tiles : cuda->processors);
     void (*kernel)(few_args) = s->format == PACK_FP4   ? few_kernel<PACK_FP4>
                                : s->format == PACK_FP8 ? few_kernel<PACK_FP8>

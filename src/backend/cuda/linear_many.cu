@@ -25,7 +25,7 @@ struct many_args {
     bool add;
     struct glu_out glu;
     const float *row_multiplier; /* [tokens] or NULL */
-    float4 *sums; /* SPLIT: of quad i of a thread at sum_at + 128 i + thread */
+    float4 *sums;                /* SPLIT: of quad i of a thread at sum_at + 128 i + thread */
 };
 
 /* TOKENS a block, GROUPS warpgroups of 64 rows, BATCH fragments expanded before their instructions
@@ -108,8 +108,10 @@ template <int STAGES> struct ring {
 struct work {
     int r, t, first, end, index; /* index: of the tile without its segment */
 };
-template <class C> static __device__ __forceinline__ struct work work_at(const many_args &a, int u) {
-    const int row_blocks = ceil_div(a.tiles, C::TILES), token_blocks = ceil_div(a.tokens, C::TOKENS);
+template <class C>
+static __device__ __forceinline__ struct work work_at(const many_args &a, int u) {
+    const int row_blocks = ceil_div(a.tiles, C::TILES),
+              token_blocks = ceil_div(a.tokens, C::TOKENS);
     struct work w;
     w.index = C::SPLIT ? u / SEGMENTS : u;
     w.first = C::SPLIT ? u % SEGMENTS : 0;
@@ -130,7 +132,9 @@ enum { X_FULL = 0, X_FREE = 128, W_FULL = 256, W_FREE = 384, RINGS = 1024 };
 template <class C>
 static __device__ void stream_x(const many_args &a, const CUtensorMap *map, uint32_t shared) {
     enum { K = pack<C::F>::CHUNK_K };
-    struct ring<C::X_STAGES> at = {0, 1};
+    struct ring<C::X_STAGES> at = {
+        0, 1
+    };
     for (int u = blockIdx.x; u < work_count<C>(a); u += gridDim.x) {
         const struct work w = work_at<C>(a, u);
         for (int q = w.first; q < w.end; q++) {
@@ -150,7 +154,9 @@ static __device__ void stream_x(const many_args &a, const CUtensorMap *map, uint
 
 template <class C>
 static __device__ void stream_w(const many_args &a, const CUtensorMap *map, uint32_t shared) {
-    struct ring<C::W_STAGES> at = {0, 1};
+    struct ring<C::W_STAGES> at = {
+        0, 1
+    };
     const uint32_t ring = shared + RINGS + C::X_STAGES * C::X_STAGE;
     for (int u = blockIdx.x; u < work_count<C>(a); u += gridDim.x) {
         const struct work w = work_at<C>(a, u);
@@ -186,7 +192,7 @@ template <class C> static __device__ __forceinline__ void fold(struct tile_sums<
 
 template <class C> struct consumer {
     uint32_t shared, zero; /* zero: 0 that the compiler does not know */
-    uint32_t weights; /* this lane's, in stage 0 */
+    uint32_t weights;      /* this lane's, in stage 0 */
     uint64_t operand;
     struct ring<C::X_STAGES> x;
     struct ring<C::W_STAGES> w;
@@ -256,9 +262,9 @@ static __device__ __forceinline__ void store_sums(const many_args &a, const stru
 /* A tile as glu(gate, up): lanes of neighbouring outputs exchange one of two tokens, so that each
  * writes two outputs of one. */
 template <class C>
-static __device__ __forceinline__ void write_gated(const many_args &a, const struct work &w, int tile,
-                                                   int lane, const struct row_info info[2],
-                                                   const float total[C::TOKENS / 2]) {
+static __device__ __forceinline__ void
+write_gated(const many_args &a, const struct work &w, int tile, int lane,
+            const struct row_info info[2], const float total[C::TOKENS / 2]) {
     const bool odd = lane / 4 % 2;
     uint16_t *out = a.glu.out + tile * 8 + lane / 4 - odd;
 #pragma unroll
@@ -278,8 +284,8 @@ static __device__ __forceinline__ void write_gated(const many_args &a, const str
 
 /* A tile as it is. */
 template <class C>
-static __device__ __forceinline__ void write_plain(const many_args &a, const struct work &w, int lane,
-                                                   const struct row_info info[2],
+static __device__ __forceinline__ void write_plain(const many_args &a, const struct work &w,
+                                                   int lane, const struct row_info info[2],
                                                    const float total[C::TOKENS / 2]) {
 #pragma unroll
     for (int i0 = 0; i0 < C::TOKENS / 2; i0 += 8) {
@@ -303,8 +309,9 @@ static __device__ __forceinline__ void write_plain(const many_args &a, const str
 }
 
 template <class C>
-static __device__ __forceinline__ void write_tile(const many_args &a, const struct work &w, int warp,
-                                                  int lane, const float total[C::TOKENS / 2]) {
+static __device__ __forceinline__ void write_tile(const many_args &a, const struct work &w,
+                                                  int warp, int lane,
+                                                  const float total[C::TOKENS / 2]) {
     const int tile = w.r * C::TILES + warp, row = tile * TILE_ROWS + lane / 4;
     if (tile >= a.tiles) return;
     const struct row_info info[2] = {a.row[row], a.row[row + 8]};
@@ -342,8 +349,7 @@ static __device__ __forceinline__ void multiply(const many_args &a, uint32_t sha
             bool open = false;
             for (int q = 0; q < SEGMENTS; q++) {
                 const int count = segment_length(a, q);
-                for (int t = 0; t < count; t++)
-                    chunk_products<C>(c, s, frag, lane, t == 0, open);
+                for (int t = 0; t < count; t++) chunk_products<C>(c, s, frag, lane, t == 0, open);
                 open |= count > 0;
             }
             fold<C>(s);
@@ -444,7 +450,12 @@ template <enum pack_format F, int TOKENS, int BATCH, bool SPLIT, int BLOCKS>
 static struct instance instance_of(void) {
     using C = many<F, TOKENS, 2, BATCH, SPLIT, BLOCKS, false>;
     constexpr bool GLU = F == PACK_FP4 && !SPLIT;
-    return {C::TOKENS, C::GROUPS, C::BLOCKS, C::BYTES, C::THREADS, SPLIT,
+    return {C::TOKENS,
+            C::GROUPS,
+            C::BLOCKS,
+            C::BYTES,
+            C::THREADS,
+            SPLIT,
             {many_kernel<C>,
              GLU || SPLIT ? many_kernel<many<F, TOKENS, 2, BATCH, SPLIT, BLOCKS, GLU>> : NULL}};
 }
@@ -464,8 +475,8 @@ static const struct instance *instances(enum pack_format f) {
                            : instances_of<PACK_BF16>();
 }
 
-/* Cycles that an instance takes, roughly: waves of blocks, a step of 16 k at the tensor cores' speed
- * but not under 120 cycles of latency, and for SPLIT the way of the sums through L2. */
+/* Cycles that an instance takes, roughly: waves of blocks, a step of 16 k at the tensor cores'
+ * speed but not under 120 cycles of latency, and for SPLIT the way of the sums through L2. */
 static double cost(const struct instance *i, const struct linear_job *job, int processors) {
     const struct stack *s = job->stack;
     if (i->kernel[job->glu.out != NULL] == NULL) return INFINITY;
@@ -493,10 +504,10 @@ static bool encode_map(struct cuda_backend *cuda, CUtensorMap *map, CUtensorMapD
                        int rank, const void *from, const cuuint64_t *size, const cuuint64_t *stride,
                        const cuuint32_t *box, CUtensorMapSwizzle swizzle) {
     const cuuint32_t steps[3] = {1, 1, 1};
-    const CUresult rc = cuda->encode_map(
-        map, type, (cuuint32_t)rank, (void *)from, size, stride, box, steps,
-        CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
-        CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+    const CUresult rc =
+        cuda->encode_map(map, type, (cuuint32_t)rank, (void *)from, size, stride, box, steps,
+                         CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle, CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+                         CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
     return gpu_keep(cuda, rc == CUDA_SUCCESS ? cudaSuccess : cudaErrorInvalidValue,
                     "cuTensorMapEncodeTiled");
 }
@@ -531,17 +542,19 @@ bool linear_many(struct cuda_backend *cuda, const struct linear_job *job) {
     CUtensorMap weights, x;
     if (!map_weights(cuda, &weights, s, 4 * i->groups) || !map_x(cuda, &x, job, i->tokens))
         return true;
-    const struct many_args a = {s->row,      job->y,          job->y_stride,       job->rows,
-                                s->tiles,    s->chunks,       s->planes,           job->add,
-                                job->glu,    job->row_multiplier, cuda->sums};
+    const struct many_args a = {s->row,    job->y,    job->y_stride, job->rows, s->tiles,
+                                s->chunks, s->planes, job->add,      job->glu,  job->row_multiplier,
+                                cuda->sums};
     const int row_blocks = ceil_div(s->tiles, 4 * i->groups);
     const int token_blocks = ceil_div(job->rows, i->tokens);
     const int count = row_blocks * token_blocks * (i->split ? SEGMENTS : 1);
     const int places = cuda->processors * i->blocks;
-    gpu_launch(cuda, "linear of many rows", i->kernel[job->glu.out != NULL], (unsigned)(count < places ? count : places),
-               (unsigned)i->threads, (size_t)i->bytes, weights, x, a);
+    gpu_launch(cuda, "linear of many rows", i->kernel[job->glu.out != NULL],
+               (unsigned)(count < places ? count : places), (unsigned)i->threads, (size_t)i->bytes,
+               weights, x, a);
     if (i->split) {
-        const int64_t threads = (int64_t)row_blocks * token_blocks * i->groups * i->tokens / 8 * 128;
+        const int64_t threads =
+            (int64_t)row_blocks * token_blocks * i->groups * i->tokens / 8 * 128;
         gpu_launch(cuda, "sum of segments", join_kernel, cuda_blocks(threads), ROW_THREADS, 0, a,
                    i->tokens, i->groups, row_blocks, token_blocks);
     }
@@ -562,9 +575,9 @@ int linear_many_reserve(struct cuda_backend *cuda, struct imp_error *err) {
         }
     }
     cudaDriverEntryPointQueryResult found;
-    gpu_call(cuda, cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled",
-                                                    (void **)&cuda->encode_map, 12000,
-                                                    cudaEnableDefault, &found));
+    gpu_call(cuda,
+             cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", (void **)&cuda->encode_map,
+                                              12000, cudaEnableDefault, &found));
     int rc = cuda_alloc(&cuda->base, linear_many_bytes(), (void **)&cuda->sums, err);
     if (rc < 0) return rc;
     return cuda_error(cuda, err);

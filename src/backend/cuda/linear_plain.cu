@@ -20,7 +20,7 @@ struct plain_args {
     bool add;
     struct glu_out glu;
     const float *row_multiplier; /* of rows, or slots; or NULL */
-    struct slot_groups groups; /* of experts; else weights is NULL */
+    struct slot_groups groups;   /* of experts; else weights is NULL */
 };
 
 /* Which rows of x and y a block has: those of the slots [first, first + count). */
@@ -149,8 +149,8 @@ static void launch(struct cuda_backend *cuda, const struct plain_args *a, int ti
         gpu_launch(cuda, "linear", plain_kernel<F, 4>, dim3((unsigned)tiles, y), THREADS, 0, *a);
 }
 
-static void launch_format(struct cuda_backend *cuda, enum pack_format f,
-                          const struct plain_args *a, int tiles, int groups) {
+static void launch_format(struct cuda_backend *cuda, enum pack_format f, const struct plain_args *a,
+                          int tiles, int groups) {
     if (f == PACK_FP4) launch<PACK_FP4>(cuda, a, tiles, groups);
     if (f == PACK_FP8) launch<PACK_FP8>(cuda, a, tiles, groups);
     if (f == PACK_BF16) launch<PACK_BF16>(cuda, a, tiles, groups);
@@ -159,17 +159,19 @@ static void launch_format(struct cuda_backend *cuda, enum pack_format f,
 
 void linear_plain(struct cuda_backend *cuda, const struct linear_job *job) {
     const struct stack *s = job->stack;
-    const struct plain_args a = {s->data, s->row, s->chunks, s->planes, job->x, job->y,
-                                 job->x_stride, job->y_stride, job->rows, job->add, job->glu,
-                                 job->row_multiplier, {}};
+    const struct plain_args a = {s->data,   s->row,   s->chunks,     s->planes,
+                                 job->x,    job->y,   job->x_stride, job->y_stride,
+                                 job->rows, job->add, job->glu,      job->row_multiplier,
+                                 {}};
     launch_format(cuda, s->format, &a, s->tiles, 0);
 }
 
 void linear_groups(struct cuda_backend *cuda, const struct linear_job *job,
                    const struct slot_groups *groups, int most_items) {
     const struct stack *s = job->stack;
-    const struct plain_args a = {NULL, NULL, s->chunks, s->planes, job->x, job->y,
-                                 job->x_stride, job->y_stride, 0, job->add, job->glu,
-                                 job->row_multiplier, *groups};
+    const struct plain_args a = {NULL,   NULL,     s->chunks,     s->planes,
+                                 job->x, job->y,   job->x_stride, job->y_stride,
+                                 0,      job->add, job->glu,      job->row_multiplier,
+                                 *groups};
     launch_format(cuda, s->format, &a, s->tiles, most_items);
 }

@@ -1,5 +1,6 @@
 /* Device memory in slabs: a model has thousands of tensors, the driver rounds each allocation up to
- * two megabytes, and asks the device each time. A slab is given back when the last thing in it is. */
+ * two megabytes, and asks the device each time. A slab is given back when the last thing in it is.
+ */
 #include "backend/cuda/cuda.cuh"
 
 enum { SLAB_LEAST = 4 << 20, SLAB_MOST = 64 << 20, PIECE = 256 };

@@ -73,8 +73,7 @@ static int upload_tables(struct backend *be, struct cuda_experts *e, struct imp_
                    : error_set(err, IMP_ERR_UNSUPPORTED, be->name,
                                "experts of one layer that are stored in too many ways");
     if (rc == 0) be->ops->write(be, e->weights, weights, entries * sizeof *weights);
-    if (rc == 0 && changed)
-        rc = cuda_alloc(be, entries * sizeof *input, (void **)&e->input, err);
+    if (rc == 0 && changed) rc = cuda_alloc(be, entries * sizeof *input, (void **)&e->input, err);
     if (rc == 0 && changed) be->ops->write(be, e->input, input, entries * sizeof *input);
     free(weights);
     free(input);
@@ -315,8 +314,8 @@ static void expert_linear(struct cuda_backend *cuda, const struct cuda_experts *
     if (e->input) {
         const int64_t cols = place == GATE_UP_STACKS ? e->base.width : e->base.hidden;
         gpu_launch(cuda, "input of slots", input_slots_kernel, (unsigned)slots, ROW_THREADS, 0,
-                   job->x, groups.x_share, e->input + (int64_t)place * e->base.count,
-                   groups.expert, cols, cuda->moe_changed, cuda->moe_changed_multiplier);
+                   job->x, groups.x_share, e->input + (int64_t)place * e->base.count, groups.expert,
+                   cols, cuda->moe_changed, cuda->moe_changed_multiplier);
         mine.x = cuda->moe_changed;
         if (e->nvfp4) mine.row_multiplier = cuda->moe_changed_multiplier;
         groups.x_share = 1;

@@ -23,10 +23,9 @@ static __device__ __forceinline__ void mma_nvfp4(float d[4], const uint4 &a, uin
 /* Adds the products of a chunk at column k0. x: the row of lane's nvfp4_b_row in each column of
  * eight, or NULL. */
 template <int COLUMNS>
-static __device__ __forceinline__ void add_nvfp4_chunk(const uint8_t *chunk,
-                                                       const uint16_t *const x[COLUMNS],
-                                                       int64_t stride, int64_t k0, int lane,
-                                                       float d[COLUMNS][4]) {
+static __device__ __forceinline__ void
+add_nvfp4_chunk(const uint8_t *chunk, const uint16_t *const x[COLUMNS], int64_t stride, int64_t k0,
+                int lane, float d[COLUMNS][4]) {
     for (int step = 0; step < NVFP4_STEPS; step++) {
         const int64_t k = k0 + step * NVFP4_STEP_K;
         const uint4 a = *(const uint4 *)(chunk + nvfp4_words_at(step, lane));

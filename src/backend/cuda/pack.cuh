@@ -18,22 +18,8 @@
 
 #include "backend/cuda/cuda.cuh"
 #include "backend/cuda/nvfp4_layout.h"
+#include "backend/cuda/pack_layout.h"
 
-enum { SEGMENTS = 8, TILE_ROWS = 16 };
-
-/* PACK_FP4: E2M1 with a scale per 16: NVFP4, and MXFP4 whose scales fit. Lane l's word j of 8 (one
- *     instruction each) at (j / 4) * 512 + l * 16 + (j % 4) * 4, then at 1024 + 4 l its four scales:
- *     of rows l / 4 and l / 4 + 8 for the first 64 k, then the second. Scales are re-coded to five
- *     bits of exponent and three of mantissa, which is exact, and the 2^8 that is left over is in
- *     the row's multiplier; a block whose scale is zero has zero codes.
- * PACK_FP8: E4M3; lane l's 16 bytes of instructions 2 j, 2 j + 1 at j * 512 + l * 16; again 2^8 is
- *     in the row's multiplier.
- * PACK_BF16: lane l's four registers of instruction j at j * 512 + l * 16. A weight with more bits
- *     than BF16 has is the exact sum of `planes` of them: chunk t holds plane t % planes.
- * PACK_NVFP4: W4A4 where the device multiplies NVFP4 itself: see nvfp4_layout.h. Segments and the
- *     order of chunks are the same, an instruction is not. linear_plain alone takes it; the others
- *     have PACK_FORMATS, which they expand to BF16. */
-enum pack_format { PACK_FP4, PACK_FP8, PACK_BF16, PACK_FORMATS, PACK_NVFP4 = PACK_FORMATS };
 template <enum pack_format F> struct pack;
 template <> struct pack<PACK_FP4> {
     enum { CHUNK_K = 128, BYTES = 1152 };
@@ -47,18 +33,6 @@ template <> struct pack<PACK_BF16> {
 template <> struct pack<PACK_NVFP4> {
     enum { CHUNK_K = NVFP4_STEPS * NVFP4_STEP_K, BYTES = NVFP4_CHUNK_BYTES };
 };
-static inline __host__ __device__ int pack_chunk_k(enum pack_format f) {
-    return f == PACK_BF16 ? 64 : 128;
-}
-static inline __host__ __device__ int pack_bytes(enum pack_format f) {
-    return f == PACK_FP4 || f == PACK_NVFP4 ? 1152 : 2048;
-}
-
-/* What becomes of a packed row's sum: y[out] = sum * multiplier + bias. out -1: padding. */
-struct row_info {
-    float multiplier, bias;
-    int32_t out, unused;
-};
 
 /* What a stack does to its input before the product; see input.cuh. */
 struct input_change {
@@ -70,10 +44,10 @@ struct input_change {
 
 struct stack {
     enum pack_format format;
-    int chunks;  /* of K: ceil(cols / pack_chunk_k) */
-    int planes;  /* of PACK_BF16; else 1 */
-    int tiles;   /* of 16 rows */
-    bool paired; /* rows l and l + 8 of a tile are gate and up of output 8 tile + l, see upload.cu */
+    int chunks;          /* of K: ceil(cols / pack_chunk_k) */
+    int planes;          /* of PACK_BF16; else 1 */
+    int tiles;           /* of 16 rows */
+    bool paired;         /* rows l, l + 8 of a tile: gate, up of output 8 tile + l; see upload.cu */
     const uint8_t *data; /* [tiles, chunks * planes, pack_bytes] */
     const struct row_info *row;
     struct input_change input;
@@ -86,23 +60,15 @@ struct cuda_matrix {
     void *memory; /* all of it */
 };
 
-/* First chunk of segment q. */
-static __host__ __device__ __forceinline__ int segment_begin(int q, int chunks) {
-    return (int)((unsigned)(q * chunks) / SEGMENTS);
-}
-/* Where chunk t of segment q stands among a tile's, both counted with their planes. */
-static __host__ __device__ __forceinline__ int stack_place(int q, int t, int chunks, int planes) {
-    const int each = chunks / SEGMENTS, full = each * planes;
-    if (t < full) return t * SEGMENTS + q;
-    const int longer = chunks % SEGMENTS, rank = segment_begin(q, chunks) - q * each;
-    return full * SEGMENTS + (t - full) * longer + rank;
-}
-
 /* ---- device: one instruction's operands ---- */
 
 static __device__ __forceinline__ uint32_t bf16x2_mul(uint32_t a, uint32_t b) {
     uint32_t r;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900 /* no mul: a b + -0, which is the same */
+    asm("fma.rn.bf16x2 %0, %1, %2, %3;" : "=r"(r) : "r"(a), "r"(b), "r"(0x80008000u));
+#else
     asm("mul.rn.bf16x2 %0, %1, %2;" : "=r"(r) : "r"(a), "r"(b));
+#endif
     return r;
 }
 
@@ -224,7 +190,8 @@ static __device__ __forceinline__ void barrier_init(uint32_t b, int count) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(b), "r"(count));
 }
 static __device__ __forceinline__ void barrier_init_done(void) {
-    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::: "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;\nfence.proxy.async.shared::cta;" ::
+                     : "memory");
 }
 static __device__ __forceinline__ void barrier_expect(uint32_t b, int bytes) {
     asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(b), "r"(bytes)

@@ -144,9 +144,8 @@ __global__ void rope_kernel(struct op_rope_angles op, const int32_t *position, i
 
 void cuda_rope_angles(struct backend *be, const struct op_rope_angles *op) {
     struct cuda_backend *cuda = cuda_of(be);
-    gpu_launch(cuda, "rope_angles", rope_kernel,
-               cuda_blocks((int64_t)cuda->batch.rows * op->pairs), ROW_THREADS, 0, *op,
-               cuda->batch.position, cuda->batch.rows);
+    gpu_launch(cuda, "rope_angles", rope_kernel, cuda_blocks((int64_t)cuda->batch.rows * op->pairs),
+               ROW_THREADS, 0, *op, cuda->batch.position, cuda->batch.rows);
 }
 
 __global__ void glu_kernel(struct op_glu op, int64_t rows) {
@@ -160,9 +159,8 @@ __global__ void glu_kernel(struct op_glu op, int64_t rows) {
         *out = 0;
         return;
     }
-    float value =
-        glu_value(op.kind, op.limit, op.gate[r * op.gate_row + k * op.step],
-                  op.up[r * op.up_row + k * op.step]);
+    float value = glu_value(op.kind, op.limit, op.gate[r * op.gate_row + k * op.step],
+                            op.up[r * op.up_row + k * op.step]);
     if (op.row_gate) value *= sigmoid(op.row_gate[r * op.gate_row]);
     *out = bf16_encode(value);
 }

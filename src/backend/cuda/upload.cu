@@ -8,7 +8,7 @@
 #include <string.h>
 
 #include "backend/cuda/pack.cuh"
-#include "num/fp.h"
+#include "backend/cuda/repack.h"
 
 enum { STAGE_BYTES = 8 << 20 }; /* of each half */
 
@@ -53,10 +53,10 @@ static struct part_plan plan_part(const struct weight *w, struct mx_range mx, bo
         p.multiplier *= units ? 1 : 256;
         break;
     case WEIGHT_MXFP4:
-        if (mx.high - mx.low <= 30) {
+        if (mx.high - mx.low <= MX_SPAN) {
             p.format = PACK_FP4;
             p.mx_top = mx.high;
-            p.multiplier = ldexpf(p.multiplier, mx.high - 127 - 9 + 8);
+            p.multiplier = ldexpf(p.multiplier, mx_exponent(mx.high));
         }
         break;
     case WEIGHT_FP8:
@@ -81,16 +81,11 @@ static struct part_plan plan_part(const struct weight *w, struct mx_range mx, bo
 
 /* ---- stacks ---- */
 
-/* Which row of which of the stack's parts a packed row is; index -1: padding. */
-struct packed_row {
-    int index;
-    int64_t row, out;
-};
 struct stack_plan {
     struct part_plan like; /* what all parts share */
     int part[MAX_PARTS], count;
     float multiplier[MAX_PARTS];
-    int64_t first[MAX_PARTS]; /* of the part's rows in y */
+    int64_t rows[MAX_PARTS], first[MAX_PARTS]; /* of a part; the first one in y */
     bool paired;
     int64_t cols, tiles;
 };
@@ -98,15 +93,8 @@ struct stack_plan {
 static bool same_stack(const struct stack_plan *s, const struct weight *first,
                        const struct weight *w, const struct part_plan *plan) {
     return first->format == w->format && s->like.format == plan->format &&
-           s->like.planes == plan->planes && first->pre_scale == w->pre_scale && first->scale_cols == w->scale_cols;
-}
-
-static void count_tiles(struct stack_plan *p, const struct weight *parts) {
-    const int64_t rows = parts[p->part[0]].rows;
-    p->paired = p->count == 2 && parts[p->part[1]].rows == rows;
-    if (p->paired) p->tiles = act_stride(rows) / 8;
-    for (int i = 0; !p->paired && i < p->count; i++)
-        p->tiles += (parts[p->part[i]].rows + TILE_ROWS - 1) / TILE_ROWS;
+           s->like.planes == plan->planes && first->pre_scale == w->pre_scale &&
+           first->scale_cols == w->scale_cols;
 }
 
 /* Returns how many stacks there are. */
@@ -126,32 +114,17 @@ static int plan_stacks(const struct weight *parts, int count, bool units,
         }
         struct stack_plan *p = &out[s];
         p->multiplier[p->count] = plan.multiplier;
+        p->rows[p->count] = parts[i].rows;
         p->first[p->count] = row;
         p->part[p->count++] = i;
         row += parts[i].rows;
     }
-    for (int s = 0; s < stacks; s++) count_tiles(&out[s], parts);
+    for (int s = 0; s < stacks; s++) {
+        struct stack_plan *p = &out[s];
+        p->paired = p->count == 2 && p->rows[0] == p->rows[1];
+        p->tiles = packed_tiles(p->rows, p->count, p->paired);
+    }
     return stacks;
-}
-
-static struct packed_row packed_row(const struct stack_plan *p, const struct weight *parts,
-                                    int64_t row) {
-    if (p->paired) {
-        const int64_t at = row / TILE_ROWS * 8 + row % 8;
-        const int half = row % TILE_ROWS / 8;
-        /* the column whose act_place is `at` */
-        const int64_t k = (at & ~63) | (at >> 2 & 14) | (at << 3 & 48) | (at & 1);
-        if (k >= parts[p->part[0]].rows) return {-1, 0, -1};
-        return {half, k, p->first[half] + k};
-    }
-    for (int i = 0; i < p->count; i++) {
-        const int64_t rows = parts[p->part[i]].rows;
-        const int64_t padded = (rows + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
-        if (row < rows) return {i, row, p->first[i] + row};
-        if (row < padded) break;
-        row -= padded;
-    }
-    return {-1, 0, -1};
 }
 
 static size_t aligned(size_t bytes) {
@@ -172,156 +145,12 @@ static size_t stack_bytes(const struct stack_plan *p, bool pre_scale) {
 
 /* ---- re-packing on the device ---- */
 
-struct pack_job {
-    const uint8_t *raw, *scales; /* staged rows, in packed order */
-    size_t raw_row, scales_row;  /* bytes from one to the next */
-    enum weight_format format;
-    int64_t cols;
-    int mx_top, chunks, planes;
-    int fp8_cols; /* columns of one scale, where FP8 has them along K */
-    uint8_t *to;  /* the batch's first tile */
-    struct row_info *row;
-};
-
-static __device__ float raw_value(const struct pack_job *j, int64_t row, int64_t k) {
-    const uint8_t *raw = j->raw + row * j->raw_row;
-    if (k >= j->cols) return 0;
-    switch (j->format) {
-    case WEIGHT_F32:
-        return ((const float *)raw)[k];
-    case WEIGHT_F16:
-        return fp16_decode(((const uint16_t *)raw)[k]);
-    case WEIGHT_BF16:
-        return bf16_decode(((const uint16_t *)raw)[k]);
-    case WEIGHT_FP8:
-        return e4m3_decode(raw[k]) *
-               ((const float *)(j->scales + row * j->scales_row))[k / j->fp8_cols];
-    default:
-        break;
-    }
-    const uint8_t byte = raw[k / 2];
-    return e2m1_decode(k & 1 ? byte >> 4 : byte & 15) *
-           e8m0_decode(j->scales[row * j->scales_row + k / 32]);
-}
-
-/* Plane `plane` of a value: its leading eight bits, the next eight, the last. */
-static __device__ uint16_t value_plane(float x, int plane) {
-    for (;; plane--) {
-        const uint32_t head = __float_as_uint(x) & 0xFFFF0000u;
-        if (plane == 0) return (uint16_t)(head >> 16);
-        if (!(fabsf(x) < INFINITY)) return 0;
-        x -= __uint_as_float(head);
-    }
-}
-
-/* The code of (row, k) with the sign of its scale, or 0 where the scale is. */
-static __device__ uint32_t fp4_code(const struct pack_job *j, int64_t row, int64_t k) {
-    if (k >= j->cols) return 0;
-    const uint8_t byte = j->raw[row * j->raw_row + k / 2];
-    const uint32_t code = k & 1 ? byte >> 4 : byte & 15;
-    if (j->format == WEIGHT_MXFP4) return code;
-    const uint8_t scale = j->scales[row * j->scales_row + k / 16];
-    if ((scale & 0x7F) == 0) return 0;
-    return code ^ (scale >> 4 & 8);
-}
-
-/* The scale of k's block: five bits of exponent, three of mantissa. A NaN spoils its row. */
-static __device__ uint32_t fp4_scale(const struct pack_job *j, int64_t row, int64_t k) {
-    if (k >= j->cols) return 0;
-    if (j->format == WEIGHT_MXFP4) {
-        const int e = j->scales[row * j->scales_row + k / 32];
-        if (e == 255) j->row[row].multiplier = NAN;
-        return e == 255 ? 0 : (uint32_t)(30 - (j->mx_top - e)) << 3;
-    }
-    const int b = j->scales[row * j->scales_row + k / 16] & 0x7F;
-    int e = (b >> 3) - 7, m = b & 7;
-    if (b == 0x7F) j->row[row].multiplier = NAN;
-    if (b == 0) return 0;
-    if (b >> 3 == 0) { /* a subnormal made normal */
-        e = m >= 4 ? -7 : m >= 2 ? -8 : -9;
-        m = m >= 4 ? (m & 3) * 2 : m >= 2 ? (m & 1) * 4 : 0;
-    }
-    return (uint32_t)(e + 21) << 3 | m;
-}
-
-/* Where bit b of code a of a half word goes: see expand_fp4. */
-static __device__ uint32_t place_code(uint32_t code, int a, int half) {
-    const int at[4][4] = {{6, 7, 8, 15}, {12, 13, 14, 21}, {2, 3, 4, 11}, {0, 1, 10, 9}};
-    uint32_t v = 0;
-    for (int b = 0; b < 4; b++) v |= (code >> b & 1) << ((at[a][b] + 16 * half) & 31);
-    return v;
-}
-
-static __device__ void pack_fp4(const struct pack_job *j, int64_t row, int64_t k0, int lane,
-                                uint8_t *to) {
-    for (int step = 0; step < 8; step++) {
-        const int64_t k = k0 + step / 4 * 64 + lane % 4 * 16 + step % 4 * 4;
-        uint32_t v = 0;
-        for (int h = 0; h < 2; h++) {
-            v |= place_code(fp4_code(j, row, k + h), 0, h);
-            v |= place_code(fp4_code(j, row + 8, k + h), 1, h);
-            v |= place_code(fp4_code(j, row, k + 2 + h), 2, h);
-            v |= place_code(fp4_code(j, row + 8, k + 2 + h), 3, h);
-        }
-        *(uint32_t *)(to + step / 4 * 512 + lane * 16 + step % 4 * 4) = v;
-        for (int q = 0; step % 4 == 0 && q < 2; q++) {
-            const uint32_t s = fp4_scale(j, row + 8 * q, k);
-            to[1024 + lane * 4 + step / 4 * 2 + q] = (uint8_t)((s & 15) << 4 | s >> 4);
-        }
-    }
-}
-
-static __device__ void pack_fp8(const struct pack_job *j, int64_t row, int64_t k0, int lane,
-                                uint8_t *to) {
-    for (int step = 0; step < 8; step++) {
-        const int64_t k = k0 + step / 4 * 64 + lane % 4 * 16 + step % 4 * 4;
-        for (int i = 0; i < 8; i++) { /* word i / 4; bytes: row k, row + 8 k, row k + 1, ... */
-            const int64_t r = row + 8 * (i & 1), at = k + i / 4 * 2 + (i >> 1 & 1);
-            const uint8_t code = at < j->cols ? j->raw[r * j->raw_row + at] : 0;
-            if ((code & 0x7F) == 0x7F) j->row[r].multiplier = NAN;
-            to[step / 2 * 512 + lane * 16 + step % 2 * 8 + i] = code;
-        }
-    }
-}
-
-static __device__ void pack_bf16(const struct pack_job *j, int64_t row, int64_t k0, int plane,
-                                 int lane, uint8_t *to) {
-    for (int step = 0; step < 4; step++) {
-        const int64_t k = k0 + lane % 4 * 16 + step * 4;
-        uint16_t *q = (uint16_t *)(to + step * 512 + lane * 16);
-        for (int a = 0; a < 4; a++)
-            for (int h = 0; h < 2; h++)
-                q[a * 2 + h] =
-                    value_plane(raw_value(j, row + (a & 1) * 8, k + h + (a >> 1) * 2), plane);
-    }
-}
-
-static __device__ void pack_nvfp4(const struct pack_job *j, int64_t tile_row, int64_t k0, int lane,
-                                  uint8_t *to) {
-    const struct nvfp4_rows from = {j->raw + tile_row * j->raw_row,
-                                    j->scales + tile_row * j->scales_row, j->raw_row, j->scales_row,
-                                    j->cols};
-    if (nvfp4_pack_lane(&from, k0, lane, to))
-        j->row[tile_row + nvfp4_a_scale_row(lane)].multiplier = NAN;
-}
-
 /* A thread a lane of a chunk. */
 template <enum pack_format F> __global__ void pack_kernel(struct pack_job j, int tiles) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
-    const int lane = i % WARP, per_tile = j.chunks * j.planes;
-    const int64_t chunk = i / WARP, tile = chunk / per_tile;
+    const int64_t chunk = i / WARP;
     depend_wait();
-    if (tile >= tiles) return;
-    const int c = (int)(chunk % per_tile) / j.planes, plane = (int)(chunk % per_tile) % j.planes;
-    int q = 0;
-    while (segment_begin(q + 1, j.chunks) <= c) q++;
-    const int t = (c - segment_begin(q, j.chunks)) * j.planes + plane;
-    uint8_t *to = j.to + (tile * per_tile + stack_place(q, t, j.chunks, j.planes)) * pack<F>::BYTES;
-    const int64_t row = tile * TILE_ROWS + lane / 4, k0 = (int64_t)c * pack<F>::CHUNK_K;
-    if (F == PACK_FP4) pack_fp4(&j, row, k0, lane, to);
-    if (F == PACK_FP8) pack_fp8(&j, row, k0, lane, to);
-    if (F == PACK_BF16) pack_bf16(&j, row, k0, plane, lane, to);
-    if (F == PACK_NVFP4) pack_nvfp4(&j, tile * TILE_ROWS, k0, lane, to);
+    if (chunk / (j.chunks * j.planes) < tiles) pack_lane(F, &j, chunk, (int)(i % WARP));
 }
 
 /* ---- streaming ---- */
@@ -382,7 +211,7 @@ static void gather_rows(const struct stack_plan *p, const struct weight *parts, 
     const size_t row_bytes = raw_row_bytes(&parts[p->part[0]]);
     const size_t scale_bytes = scales_row_bytes(&parts[p->part[0]]);
     for (int64_t i = 0; i < count; i++) {
-        const struct packed_row r = packed_row(p, parts, first + i);
+        const struct packed_row r = packed_row_at(p->rows, p->count, p->paired, first + i);
         if (r.index < 0) {
             memset(raw + i * row_bytes, 0, row_bytes);
             memset(scales + i * scale_bytes, 0, scale_bytes);
@@ -452,9 +281,10 @@ static void upload_rows(struct backend *be, const struct stack_plan *p, const st
     const int64_t rows = p->tiles * TILE_ROWS;
     struct row_info *info = (struct row_info *)mem_alloc((size_t)rows * sizeof *info);
     for (int64_t i = 0; i < rows; i++) {
-        const struct packed_row r = packed_row(p, parts, i);
-        info[i] = {0, 0, (int32_t)r.out, 0};
+        const struct packed_row r = packed_row_at(p->rows, p->count, p->paired, i);
+        info[i] = {0, 0, -1, 0};
         if (r.index < 0) continue;
+        info[i].out = (int32_t)(p->first[r.index] + r.row);
         const int part = p->part[r.index];
         const struct weight *w = &parts[part];
         info[i].multiplier = p->multiplier[r.index];
@@ -575,8 +405,8 @@ int cuda_table_create(struct backend *be, const struct weight *weight, struct ta
         return rc;
     }
     uint8_t *at = (uint8_t *)t->memory;
-    t->weight = {w->format, w->rows, w->cols, at, NULL, NULL, w->scale_rows, w->scale_cols,
-                 w->multiplier};
+    t->weight = {w->format, w->rows,       w->cols,       at,           NULL,
+                 NULL,      w->scale_rows, w->scale_cols, w->multiplier};
     be->ops->write(be, at, w->data, raw);
     at += aligned(raw);
     if (w->block_scale) {

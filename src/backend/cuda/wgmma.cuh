@@ -33,8 +33,8 @@ static __device__ __forceinline__ uint64_t wgmma_operand(uint32_t shared) {
     static __device__ __forceinline__ void wgmma(float(&d)[n / 2], const uint32_t a[4],            \
                                                  uint64_t b, int add) {                            \
         asm volatile("{\n.reg .pred p;\nsetp.ne.b32 p, %" #pr ", 0;\n"                             \
-                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" names "}, {%"    \
-                     #a0 ",%" #a1 ",%" #a2 ",%" #a3 "}, %" #de ", p, 1, 1, 0;\n}"                  \
+                     "wgmma.mma_async.sync.aligned.m64n" #n "k16.f32.bf16.bf16 {" names            \
+                     "}, {%" #a0 ",%" #a1 ",%" #a2 ",%" #a3 "}, %" #de ", p, 1, 1, 0;\n}"          \
                      : sums                                                                        \
                      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "l"(b), "r"(add));              \
     }
