@@ -57,8 +57,10 @@ void graph_flush(struct cuda_backend *cuda) {
     if (cuda->capturing) {
         cudaGraph_t graph = NULL;
         cuda->capturing = false;
-        if (gpu_call(cuda, cudaStreamEndCapture(cuda->stream, &graph)) &&
-            cuda->failed == cudaSuccess)
+        /* Made even where it is to fail: a stream left in a capture fails every later step. */
+        cudaError_t rc = cudaStreamEndCapture(cuda->stream, &graph);
+        if (gpu_fails(cuda)) rc = cudaErrorUnknown;
+        if (gpu_keep(cuda, rc, "cudaStreamEndCapture") && cuda->failed == cudaSuccess)
             gpu_call(cuda, cudaGraphInstantiate(&g->exec, graph, 0));
         if (graph) cudaGraphDestroy(graph);
         if (g->exec == NULL) return;
