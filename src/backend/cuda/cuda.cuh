@@ -2,8 +2,8 @@
  *
  * A module of its own (libimp_cuda.so) that the program opens at run time. All work of a step goes
  * to one stream; nothing waits but read, sample and step_end. Every call of the CUDA runtime goes
- * through gpu_call, gpu_alloc or gpu_launch: they keep the first error for step_end, and any one of
- * them can be made to fail (runtime.fail_call).
+ * through gpu_call, cuda_alloc or gpu_launch: they keep the first error for step_end, and any one
+ * of them can be made to fail (runtime.fail_call).
  *
  * act: BF16 [rows, act_stride(cols)], columns in the order of act_place, zeros past cols. KV of a
  * block: K then V, each [kv_heads, 64, head_dim], BF16 or E4M3. Every sum is made by a fixed number

@@ -1,16 +1,14 @@
 /* y = x W^T for a few rows of x, near the memory's speed: the linears of a decode step.
  *
  * One block a multiprocessor, and as much shared memory as leaves room for the next kernel's block
- * beside it, which then asks for its weights while this one still works: without that overlap a
- * decode step took 72 % of the copy bandwidth instead of 86 %. One thread streams weights into a
+ * beside it, which with runtime.pdl may ask for its weights while this one still works (so far that
+ * gains nothing: bench/LOG.md). One thread streams weights into a
  * ring of stages, each the eight segments' chunks of a tile; two groups of eight warps take the
  * tiles in turns, a warp a segment; one warp adds the segments' sums and writes. Each group has a
  * ring of its own: with one ring for both, a group that skips slots mistakes the barriers' parity.
  *
  * x goes to shared memory by plain loads: the bulk copies are a queue, and x would wait in it
- * behind the weights that were asked for before. Tried and lost (bench/LOG.md): segments' sums
- * through the distributed shared memory of a cluster, one persistent launch for all linears, three
- * smaller blocks a multiprocessor. */
+ * behind the weights that were asked for before. */
 #include "backend/cuda/pack.cuh"
 
 enum {
@@ -47,8 +45,7 @@ struct few_args {
 };
 
 /* Bytes from one row of x to the next: 16 more, so that eight rows lie in eight places of the
- * banks; the zeros that stand for rows that are not there do too. (All at one address they were
- * read one after the other, and the kernel took a third longer.) */
+ * banks; the zeros that stand for rows that are not there do too. */
 static __host__ __device__ __forceinline__ int x_row_bytes(int64_t x_stride) {
     return (int)x_stride * 2 + 16;
 }
@@ -126,9 +123,9 @@ static __device__ __forceinline__ void write_tile(const struct few_args &a, int 
 
 /* Adds the segments of each tile, in ascending order, and writes. What is to be done with a tile's
  * rows came with its first weights: a load of its own would wait in the memory's queue behind what
- * was asked for ahead, and cost two microseconds a kernel. INFO_SLOTS is
- * more tiles than the stream can be ahead of this warp: of each group one whose sums wait, one that
- * is worked on, and a ring of others. */
+ * was asked for ahead, and cost a microsecond or two a kernel. INFO_SLOTS is more tiles than the
+ * stream can be ahead of this warp: of each group one whose sums wait, one that is worked on, and a
+ * ring of others. */
 static __device__ void write_sums(const struct few_args &a, const uint8_t *memory, uint32_t shared,
                                   int lane) {
     int step = 0;

@@ -179,9 +179,9 @@ static size_t slots_of(const struct step_limits *max) {
 /* The router keeps a row and its logits in shared memory: as much as the device gives. */
 static void allow_route_memory(struct cuda_backend *cuda) {
     enum { OWN_BYTES = 1024 }; /* what the kernel has besides */
-    int device = 0, most = 0;
-    gpu_call(cuda, cudaGetDevice(&device));
-    gpu_call(cuda, cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, device));
+    int most = 0;
+    gpu_call(cuda,
+             cudaDeviceGetAttribute(&most, cudaDevAttrMaxSharedMemoryPerBlockOptin, cuda->device));
     gpu_allow_shared(cuda, route_kernel, (size_t)(most - OWN_BYTES));
 }
 

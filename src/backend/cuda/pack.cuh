@@ -9,7 +9,7 @@
  * chunks in ascending order and inside a chunk over groups of 64 k, four instructions each, in the
  * order of act_place; the segments' sums are added in fp32, ascending, from +0; row_info.multiplier
  * multiplies the total, then the multiplier of x's row if it has one, and the bias is added.
- * mma.sync and wgmma sum alike (tests/device/mma.cu).
+ * mma.sync and wgmma sum alike (tests/device/linear.c).
  *
  * In memory a tile's chunks stand as they are asked for: chunk t of every segment side by side, so
  * that a stage of eight is one copy: see stack_place. */
