@@ -77,8 +77,7 @@ void weight_dequantize_row(const struct weight *w, int64_t row, float *out) {
     }
 }
 
-/* Bytes of one row of data and of block scales. */
-static size_t data_row_bytes(const struct weight *w) {
+size_t weight_row_bytes(const struct weight *w) {
     switch (w->format) {
     case WEIGHT_F32:
         return (size_t)w->cols * 4;
@@ -94,14 +93,14 @@ static size_t data_row_bytes(const struct weight *w) {
     return (size_t)w->cols / 2;
 }
 
-static size_t scale_row_bytes(const struct weight *w) {
+size_t weight_block_row_bytes(const struct weight *w) {
     if (w->block_scale == NULL) return 0;
     return (size_t)(w->cols / (w->format == WEIGHT_NVFP4 ? NVFP4_BLOCK : MXFP4_BLOCK));
 }
 
 struct weight weight_gather_rows(const struct weight *w, const int64_t *row, int64_t count,
                                  struct arena *arena) {
-    const size_t data_bytes = data_row_bytes(w), block_bytes = scale_row_bytes(w);
+    const size_t data_bytes = weight_row_bytes(w), block_bytes = weight_block_row_bytes(w);
     struct weight out = *w;
     out.rows = count;
     uint8_t *data = arena_array(arena, (size_t)count, data_bytes), *block = NULL;

@@ -34,8 +34,10 @@ struct weight {
     const float *pre_scale;
 };
 
-const char *weight_format_name(enum weight_format f); /* "nvfp4" */
-int64_t weight_bytes(const struct weight *w);         /* codes and scales as stored */
+const char *weight_format_name(enum weight_format f);  /* "nvfp4" */
+int64_t weight_bytes(const struct weight *w);          /* codes and scales as stored */
+size_t weight_row_bytes(const struct weight *w);       /* of one row of data */
+size_t weight_block_row_bytes(const struct weight *w); /* of one row of block_scale; 0: none */
 
 /* Row `row` as fp32, exact but for the roundings of its own scales. out[cols]. */
 void weight_dequantize_row(const struct weight *w, int64_t row, float *out);

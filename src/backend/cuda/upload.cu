@@ -155,29 +155,12 @@ template <enum pack_format F> __global__ void pack_kernel(struct pack_job j, int
 
 /* ---- streaming ---- */
 
-static size_t raw_row_bytes(const struct weight *w) {
-    switch (w->format) {
-    case WEIGHT_F32:
-        return (size_t)w->cols * 4;
-    case WEIGHT_F16:
-    case WEIGHT_BF16:
-        return (size_t)w->cols * 2;
-    case WEIGHT_FP8:
-        return (size_t)w->cols;
-    case WEIGHT_NVFP4:
-    case WEIGHT_MXFP4:
-        break;
-    }
-    return (size_t)w->cols / 2;
-}
 static int fp8_scales_row(const struct weight *w) {
     return (int)((w->cols + w->scale_cols - 1) / w->scale_cols);
 }
 static size_t scales_row_bytes(const struct weight *w) {
-    if (w->format == WEIGHT_NVFP4) return (size_t)w->cols / 16;
-    if (w->format == WEIGHT_MXFP4) return (size_t)w->cols / 32;
     if (w->format == WEIGHT_FP8 && !row_scaled(w)) return (size_t)fp8_scales_row(w) * sizeof(float);
-    return 0;
+    return weight_block_row_bytes(w);
 }
 static const void *scales_of_row(const struct weight *w, int64_t row, size_t bytes) {
     if (w->format == WEIGHT_FP8) return w->scale + row / w->scale_rows * fp8_scales_row(w);
@@ -208,7 +191,7 @@ void stage_close(struct cuda_backend *cuda) {
 /* Rows of the batch in packed order to the pinned half; padding is zeros. */
 static void gather_rows(const struct stack_plan *p, const struct weight *parts, int64_t first,
                         int64_t count, uint8_t *raw, uint8_t *scales) {
-    const size_t row_bytes = raw_row_bytes(&parts[p->part[0]]);
+    const size_t row_bytes = weight_row_bytes(&parts[p->part[0]]);
     const size_t scale_bytes = scales_row_bytes(&parts[p->part[0]]);
     for (int64_t i = 0; i < count; i++) {
         const struct packed_row r = packed_row_at(p->rows, p->count, p->paired, first + i);
@@ -241,7 +224,7 @@ static void launch_pack(struct cuda_backend *cuda, enum pack_format f, const str
 static void stream_tiles(struct cuda_backend *cuda, const struct stack_plan *p,
                          const struct weight *parts, uint8_t *data, struct row_info *row) {
     const struct weight *w = &parts[p->part[0]];
-    const size_t raw_row = raw_row_bytes(w), scales_row = scales_row_bytes(w);
+    const size_t raw_row = weight_row_bytes(w), scales_row = scales_row_bytes(w);
     const size_t tile_raw = TILE_ROWS * (raw_row + scales_row);
     struct cuda_stage *stage = &cuda->stage;
     if (!stage_open(cuda)) return;
@@ -389,7 +372,7 @@ void cuda_matrix_free(struct backend *be, struct matrix *matrix) {
 static size_t table_bytes(const struct weight *w) {
     const bool fp8 = w->format == WEIGHT_FP8 && w->scale;
     const int64_t scale_rows = fp8 ? (w->rows + w->scale_rows - 1) / w->scale_rows : 0;
-    return aligned((size_t)w->rows * raw_row_bytes(w)) +
+    return aligned((size_t)w->rows * weight_row_bytes(w)) +
            aligned(w->block_scale ? (size_t)w->rows * scales_row_bytes(w) : 0) +
            aligned(fp8 ? (size_t)scale_rows * fp8_scales_row(w) * sizeof(float) : 0);
 }
@@ -398,7 +381,7 @@ int cuda_table_create(struct backend *be, const struct weight *weight, struct ta
                       struct imp_error *err) {
     struct cuda_table *t = (struct cuda_table *)mem_zero(1, sizeof *t);
     const struct weight *w = weight;
-    const size_t bytes = table_bytes(w), raw = (size_t)w->rows * raw_row_bytes(w);
+    const size_t bytes = table_bytes(w), raw = (size_t)w->rows * weight_row_bytes(w);
     int rc = cuda_alloc(be, bytes, &t->memory, err);
     if (rc < 0) {
         free(t);
