@@ -20,12 +20,13 @@ DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
 IMP, SETTINGS = sys.argv[1], sys.argv[2:]
 
 
-def logits(model, prompts, work, *settings):
+def score(model, prompts, work, *settings):
+    """The logits of every prompt, from one call of `imp score`."""
     flags = []
     for i, ids in enumerate(prompts):
         (work / f"ids{i}.json").write_text(json.dumps(ids))
         flags += ["--ids", work / f"ids{i}.json"]
-    for s in ["runtime.device=cuda", *SETTINGS, *settings]:
+    for s in settings:
         flags += ["--set", s]
     done = subprocess.run([IMP, "score", DATA / "models" / model, *map(str, flags), "--logits",
                            work / "l.npy"], capture_output=True, text=True)
@@ -33,6 +34,10 @@ def logits(model, prompts, work, *settings):
         raise RuntimeError(done.stderr.strip()[-300:])
     names = ["l.npy"] if len(prompts) == 1 else [f"l.{i}.npy" for i in range(len(prompts))]
     return [np.load(work / n) for n in names]
+
+
+def logits(model, prompts, work, *settings):
+    return score(model, prompts, work, "runtime.device=cuda", *SETTINGS, *settings)
 
 
 def golden(model, cases, arrays):

@@ -12,31 +12,15 @@ and beside others.
 """
 import json
 import pathlib
-import subprocess
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
+from golden import DATA, score
 
-DATA = pathlib.Path(__file__).resolve().parents[1] / "data"
-IMP, DEVICE = sys.argv[1], (sys.argv[2:] or ["cuda"])[0]
+DEVICE = (sys.argv[2:] or ["cuda"])[0]
 NVFP4, HALF = "numerics.activations=nvfp4", 0.5
-
-
-def logits(model, prompts, work, *settings):
-    flags = []
-    for i, ids in enumerate(prompts):
-        (work / f"ids{i}.json").write_text(json.dumps(ids))
-        flags += ["--ids", work / f"ids{i}.json"]
-    for s in settings:
-        flags += ["--set", s]
-    done = subprocess.run([IMP, "score", DATA / "models" / model, *map(str, flags), "--logits",
-                           work / "l.npy"], capture_output=True, text=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip()[-300:])
-    names = ["l.npy"] if len(prompts) == 1 else [f"l.{i}.npy" for i in range(len(prompts))]
-    return [np.load(work / n) for n in names]
 
 
 def distance(a, b):
@@ -50,15 +34,15 @@ def try_model(model, prompts):
         device = "runtime.device=" + DEVICE
         try:
             rounded = ["runtime.device=cpu", "runtime.reference=rounded"]
-            want = logits(model, prompts, work, *rounded, NVFP4)
-            mode = distance(want, logits(model, prompts, work, *rounded))
-            cpu = distance(want, logits(model, prompts, work, "runtime.device=cpu", NVFP4))
-            arrays = logits(model, prompts, work, device, NVFP4)
+            want = score(model, prompts, work, *rounded, NVFP4)
+            mode = distance(want, score(model, prompts, work, *rounded))
+            cpu = distance(want, score(model, prompts, work, "runtime.device=cpu", NVFP4))
+            arrays = score(model, prompts, work, device, NVFP4)
             wrong = []
             for name, some, more in [("again", prompts, []), ("alone", prompts[-1:], []),
                                      ("chunk 1", prompts, ["runtime.prefill_chunk=1"]),
                                      ("chunk 7", prompts, ["runtime.prefill_chunk=7"])]:
-                other = logits(model, some, work, device, NVFP4, *more)
+                other = score(model, some, work, device, NVFP4, *more)
                 if not all(map(np.array_equal, other, arrays[-len(some):])):
                     wrong.append(name)
         except RuntimeError as error:
