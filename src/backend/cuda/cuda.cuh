@@ -235,16 +235,6 @@ __device__ __forceinline__ float block_sum(float x) {
     return total;
 }
 
-/* The same over a block of HEAD_THREADS threads. */
-__device__ __forceinline__ float head_sum(float x) {
-    __shared__ float part[HEAD_THREADS / WARP];
-    x = warp_sum(x);
-    __syncthreads();
-    if (threadIdx.x % WARP == 0) part[threadIdx.x / WARP] = x;
-    __syncthreads();
-    return (part[0] + part[1]) + (part[2] + part[3]);
-}
-
 /* 1 / sqrt(mean(x^2) + eps) of a row, by a block of ROW_THREADS threads, to all of them. */
 __device__ __forceinline__ float row_scale(const float *x, int64_t cols, float eps) {
     float sum = 0;

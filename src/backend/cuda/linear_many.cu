@@ -495,8 +495,13 @@ static double cost(const struct instance *i, const struct linear_job *job, int p
 
 static const struct instance *choose(const struct linear_job *job, int processors) {
     const struct instance *table = instances(job->stack->format), *best = table;
-    for (int i = 1; i < INSTANCES; i++)
-        if (cost(&table[i], job, processors) < cost(best, job, processors)) best = &table[i];
+    double least = cost(best, job, processors);
+    for (int i = 1; i < INSTANCES; i++) {
+        const double cycles = cost(&table[i], job, processors);
+        if (cycles >= least) continue;
+        best = &table[i];
+        least = cycles;
+    }
     return best;
 }
 
