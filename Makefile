@@ -25,7 +25,7 @@ cuda: all
 	@echo "nvcc libimp_cuda.so for sm_$(CUDA_ARCHS)"
 	@$(NVCC) $(CUDA_FLAGS) $(CUDA_REPORT) \
 		$(foreach a,$(CUDA_ARCHS),-gencode=arch=compute_$(a),code=sm_$(a)) \
-		-shared -cudart static -t 0 $(wildcard src/backend/cuda/*.cu) $(CUDA_HOST) \
+		-shared -Xlinker -zdefs -cudart static -t 0 $(wildcard src/backend/cuda/*.cu) $(CUDA_HOST) \
 		-o $(BUILD)/libimp_cuda.so
 
 # The programs of tests/unit and tests/op through ctest, then what drives the binary from Python.

@@ -4,7 +4,6 @@
 #include <string.h>
 
 #include "num/fp.h"
-#include "num/nvfp4.h"
 
 const char *weight_format_name(enum weight_format f) {
     static const char *const names[] = {"f32", "f16", "bf16", "fp8", "nvfp4", "mxfp4"};
@@ -75,27 +74,6 @@ void weight_dequantize_row(const struct weight *w, int64_t row, float *out) {
         dequantize_mxfp4(w, row, out);
         break;
     }
-}
-
-size_t weight_row_bytes(const struct weight *w) {
-    switch (w->format) {
-    case WEIGHT_F32:
-        return (size_t)w->cols * 4;
-    case WEIGHT_F16:
-    case WEIGHT_BF16:
-        return (size_t)w->cols * 2;
-    case WEIGHT_FP8:
-        return (size_t)w->cols;
-    case WEIGHT_NVFP4:
-    case WEIGHT_MXFP4:
-        break;
-    }
-    return (size_t)w->cols / 2;
-}
-
-size_t weight_block_row_bytes(const struct weight *w) {
-    if (w->block_scale == NULL) return 0;
-    return (size_t)(w->cols / (w->format == WEIGHT_NVFP4 ? NVFP4_BLOCK : MXFP4_BLOCK));
 }
 
 struct weight weight_gather_rows(const struct weight *w, const int64_t *row, int64_t count,

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #include "base/arena.h"
+#include "num/nvfp4.h"
 
 enum weight_format {
     WEIGHT_F32,   /* data f32  [rows, cols] */
@@ -34,10 +35,32 @@ struct weight {
     const float *pre_scale;
 };
 
-const char *weight_format_name(enum weight_format f);  /* "nvfp4" */
-int64_t weight_bytes(const struct weight *w);          /* codes and scales as stored */
-size_t weight_row_bytes(const struct weight *w);       /* of one row of data */
-size_t weight_block_row_bytes(const struct weight *w); /* of one row of block_scale; 0: none */
+const char *weight_format_name(enum weight_format f); /* "nvfp4" */
+int64_t weight_bytes(const struct weight *w);         /* codes and scales as stored */
+
+/* Of one row of data. Here and not in weight.c, because the CUDA module needs it and links nothing
+ * of this layer. */
+static inline size_t weight_row_bytes(const struct weight *w) {
+    switch (w->format) {
+    case WEIGHT_F32:
+        return (size_t)w->cols * 4;
+    case WEIGHT_F16:
+    case WEIGHT_BF16:
+        return (size_t)w->cols * 2;
+    case WEIGHT_FP8:
+        return (size_t)w->cols;
+    case WEIGHT_NVFP4:
+    case WEIGHT_MXFP4:
+        break;
+    }
+    return (size_t)w->cols / 2;
+}
+
+/* Of one row of block_scale; 0: none. */
+static inline size_t weight_block_row_bytes(const struct weight *w) {
+    if (w->block_scale == NULL) return 0;
+    return (size_t)(w->cols / (w->format == WEIGHT_NVFP4 ? NVFP4_BLOCK : MXFP4_BLOCK));
+}
 
 /* Row `row` as fp32, exact but for the roundings of its own scales. out[cols]. */
 void weight_dequantize_row(const struct weight *w, int64_t row, float *out);
