@@ -37,7 +37,7 @@ static const struct row {
                         "run one step before the first request"},
     [SETTING_GRAPHS] = {"runtime.graphs", KIND_CHOICE, 0, 1, "auto|never", "auto",
                         "CUDA graphs; without effect on a CPU"},
-    [SETTING_PDL] = {"runtime.pdl", KIND_BOOL, 0, 1, "bool", "false",
+    [SETTING_PDL] = {"runtime.pdl", KIND_BOOL, 0, 1, "bool", "true",
                      "programmatic dependent launch: kernels start before those before them have "
                      "ended; without effect on a CPU"},
     [SETTING_FAIL_CALL] = {"runtime.fail_call", KIND_INT, 0, INT64_MAX, "int", "0",

@@ -199,8 +199,8 @@ __global__ void __launch_bounds__(ATTEND_THREADS, D <= 64 ? 3 : 2)
     extern __shared__ uint4 memory[];
     struct places<D, WM, WN> *shared = (struct places<D, WM, WN> *)memory;
     uint8_t *slots = (uint8_t *)(shared + 1);
-    depend_wait();
     depend_release();
+    depend_wait();
     const struct tile t = find_tile(a, WM * TILE);
     const struct tokens tokens = {t.pair / t.group,
                                   (min(t.pair + WM * TILE, t.pairs) - 1) / t.group};
@@ -222,8 +222,8 @@ __global__ void __launch_bounds__(ATTEND_THREADS, D <= 64 ? 3 : 2)
 __global__ void merge_kernel(struct attend a) {
     const struct op_attention &op = a.op;
     const int row = a.first_row + blockIdx.x, head = blockIdx.y, d = op.head_dim;
-    depend_wait();
     depend_release();
+    depend_wait();
     const struct visible see = visible_at(a.batch.position[row], op.window);
     const int spans = see.last / SPAN - see.first / SPAN + 1, k = threadIdx.x * 4;
     const int64_t at = ((int64_t)blockIdx.x * op.heads + head) * a.slots;

@@ -13,9 +13,9 @@
  * Programmatic dependent launch: a kernel may start while the one before it still runs. So every
  * kernel calls depend_wait() before it reads or writes what others write or read, in every thread
  * block, even one that has nothing to do; what it reads of weights it may ask for earlier. It calls
- * depend_release() as early as it can: at its start, or where its own first loads are on their way.
- * Shared memory is at most 113 KB a block in whatever runs in a decode step, so that the next
- * kernel finds room beside this one. */
+ * depend_release() as early as it can: at its start, or where its own first loads are on their way
+ * (gdn.cu later, and says why). What runs in a decode step takes at most 112 KB a block of shared
+ * memory, so that linear_few finds room beside it; linear_few itself takes more than half. */
 #ifndef IMP_BACKEND_CUDA_CUDA_CUH
 #define IMP_BACKEND_CUDA_CUDA_CUH
 
@@ -31,8 +31,11 @@ extern "C" {
 #include "num/fp.h"
 
 enum { ROW_THREADS = 256, HEAD_THREADS = 128, WARP = 32, MAX_PARTS = 4 };
-enum { LINEAR_FEW_SHARED = 113 << 10 }; /* bytes of shared memory that linear_few asks for */
-enum { KNOWN_KERNELS = 256 };           /* kernels of the module, at most */
+/* Bytes of shared memory that linear_few asks for: so many that no two of its blocks share a
+ * multiprocessor. With less, 25 to 55 of 132 blocks of a launch that began early did, other
+ * multiprocessors had none, and the kernel took as long as two blocks one after the other. */
+enum { LINEAR_FEW_SHARED = 115 << 10 };
+enum { KNOWN_KERNELS = 256 }; /* kernels of the module, at most */
 
 /* A table's rows on the device, as stored. */
 struct dev_weight {

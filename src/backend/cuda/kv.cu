@@ -75,8 +75,8 @@ __global__ void __launch_bounds__(QKV_WARPS *WARP)
     const int head = blockIdx.y * QKV_WARPS + threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const int64_t r = blockIdx.x;
     const int d = op.head_dim;
-    depend_wait();
     depend_release();
+    depend_wait();
     if (head >= heads) return;
     const bool is_q = head < op.heads, is_v = head >= op.heads + op.kv_heads;
     const int kv_head = is_q ? 0 : (head - op.heads) % op.kv_heads;

@@ -6,8 +6,8 @@ __global__ void __launch_bounds__(ROW_THREADS)
     input_kernel(const uint16_t *x, struct input_change change, int64_t cols, uint16_t *out,
                  float *multiplier) {
     const int64_t row = blockIdx.x * act_stride(cols);
-    depend_wait();
     depend_release();
+    depend_wait();
     const float by = change_row(change, x + row, cols, out + row);
     if (threadIdx.x == 0) multiplier[blockIdx.x] = by;
 }

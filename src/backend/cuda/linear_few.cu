@@ -1,8 +1,7 @@
 /* y = x W^T for a few rows of x, near the memory's speed: the linears of a decode step.
  *
- * One block a multiprocessor, and as much shared memory as leaves room for the next kernel's block
- * beside it, which with runtime.pdl may ask for its weights while this one still works (so far that
- * gains nothing: bench/LOG.md). One thread streams weights into a
+ * One block a multiprocessor, which with runtime.pdl asks for its first weights while the kernel
+ * before still works (LINEAR_FEW_SHARED sees to both). One thread streams weights into a
  * ring of stages, each the eight segments' chunks of a tile; two groups of eight warps take the
  * tiles in turns, a warp a segment; one warp adds the segments' sums and writes. Each group has a
  * ring of its own: with one ring for both, a group that skips slots mistakes the barriers' parity.
@@ -67,6 +66,7 @@ static __device__ __forceinline__ struct tile_stages tile_stages(const struct fe
 template <enum pack_format F>
 static __device__ void stream_weights(const struct few_args &a, uint32_t shared, int ring) {
     int step = 0; /* of the first tile in turn, over both groups */
+    bool released = false;
     enum { STAGE = pack<F>::BYTES * SEGMENTS };
     const struct tile_stages n = tile_stages(a);
     const int64_t tile_bytes = (int64_t)a.chunks * a.planes * pack<F>::BYTES;
@@ -82,6 +82,10 @@ static __device__ void stream_weights(const struct few_args &a, uint32_t shared,
                 const int bytes = s < n.full ? STAGE : n.longer * pack<F>::BYTES;
                 const int64_t from = s < n.full ? (int64_t)s * STAGE
                                                 : (int64_t)n.full * STAGE + (s - n.full) * bytes;
+                if (!released && phase[g] == 0) { /* the ring was filled once */
+                    depend_release();
+                    released = true;
+                }
                 barrier_wait(shared + EMPTY_AT + at, phase[g]);
                 barrier_expect(shared + FULL_AT + at, bytes + (s == 0 ? (int)INFO_BYTES : 0));
                 if (s == 0)
@@ -94,47 +98,66 @@ static __device__ void stream_weights(const struct few_args &a, uint32_t shared,
             }
         }
     }
-    /* Not earlier: copies are a queue, and the next kernel's first weights would stand in it before
-     * this one's last, which are waited for. */
-    depend_release();
+    if (!released) depend_release();
 }
 
-/* v: of rows lane / 4 and lane / 4 + 8, two tokens each; by: the tokens' multipliers. */
+/* A lane's four sums of a tile: of row lane / 4 + 8 (i / 2), token lane % 4 * 2 + i % 2. */
+struct lane_sums {
+    float v[4];
+};
+
+/* What LINEAR_ADD adds a tile's sums to. */
+static __device__ __forceinline__ struct lane_sums load_old(const struct few_args &a, int tile,
+                                                            int lane) {
+    struct lane_sums old = {};
+    if (!a.add || tile >= a.tiles) return old;
+    const struct row_info *rows = a.row + (int64_t)tile * TILE_ROWS + lane / 4;
+    const int out[2] = {rows[0].out, rows[8].out};
+    for (int i = 0; i < 4; i++) {
+        const int token = lane % 4 * 2 + i % 2;
+        if (token < a.rows && out[i / 2] >= 0) old.v[i] = a.y[token * a.y_stride + out[i / 2]];
+    }
+    return old;
+}
+
+/* by: the tokens' multipliers. */
 static __device__ __forceinline__ void write_tile(const struct few_args &a, int tile, int lane,
-                                                  const struct row_info info[2], const float v[4],
-                                                  const float by[2]) {
+                                                  const struct row_info info[2],
+                                                  const struct lane_sums &sum,
+                                                  const struct lane_sums &old, const float by[2]) {
     for (int e = 0; e < 2; e++) {
         const int token = lane % 4 * 2 + e;
         if (token >= a.rows) continue;
         if (a.glu.out) {
             a.glu.out[token * a.glu.stride + tile * 8 + lane / 4] =
-                glu_output(a.glu, info[0], info[1], v[e], v[e + 2], by[e]);
+                glu_output(a.glu, info[0], info[1], sum.v[e], sum.v[e + 2], by[e]);
             continue;
         }
-        float *y = a.y + token * a.y_stride, sum[2], old[2] = {};
         for (int h = 0; h < 2; h++) {
-            if (a.add && info[h].out >= 0) old[h] = y[info[h].out];
-            sum[h] = row_output(info[h], v[e + 2 * h], by[e]);
+            if (info[h].out < 0) continue;
+            const float y = row_output(info[h], sum.v[e + 2 * h], by[e]);
+            a.y[token * a.y_stride + info[h].out] = a.add ? __fadd_rn(old.v[e + 2 * h], y) : y;
         }
-        for (int h = 0; h < 2; h++)
-            if (info[h].out >= 0) y[info[h].out] = a.add ? __fadd_rn(old[h], sum[h]) : sum[h];
     }
 }
 
 /* Adds the segments of each tile, in ascending order, and writes. What is to be done with a tile's
  * rows came with its first weights: a load of its own would wait in the memory's queue behind what
- * was asked for ahead, and cost a microsecond or two a kernel. INFO_SLOTS is more tiles than the
- * stream can be ahead of this warp: of each group one whose sums wait, one that is worked on, and a
- * ring of others. */
+ * was asked for ahead, and cost a microsecond or two a kernel. For the same reason old values are
+ * asked for two tiles ahead. INFO_SLOTS is more tiles than the stream can be ahead of this warp: of
+ * each group one whose sums wait, one that is worked on, and a ring of others. */
 static __device__ void write_sums(const struct few_args &a, const uint8_t *memory, uint32_t shared,
                                   int lane) {
+    const int every = (int)gridDim.x;
     int step = 0;
     float by[2];
     depend_wait();
+    struct lane_sums old = load_old(a, blockIdx.x, lane),
+                     next = load_old(a, blockIdx.x + every, lane);
     for (int e = 0; e < 2; e++) by[e] = row_multiplier(a.row_multiplier, lane % 4 * 2 + e, a.rows);
-    for (int tile = blockIdx.x; tile < a.tiles; tile += gridDim.x, step++) {
+    for (int tile = blockIdx.x; tile < a.tiles; tile += every, step++) {
         const int slot = step % SUM_SLOTS, use = step / SUM_SLOTS;
-        float v[4] = {};
+        struct lane_sums sum = {};
         barrier_wait(shared + SUMS_FULL_AT + 8 * slot, use & 1);
         const struct row_info *rows =
             (const struct row_info *)(memory + INFO_AT + step % INFO_SLOTS * INFO_BYTES);
@@ -142,12 +165,14 @@ static __device__ void write_sums(const struct few_args &a, const uint8_t *memor
         for (int q = 0; q < SEGMENTS; q++) {
             const float4 s =
                 *(const float4 *)(memory + SUMS_AT + slot * SUM_BYTES + q * 512 + lane * 16);
-            v[0] = __fadd_rn(v[0], s.x), v[1] = __fadd_rn(v[1], s.y);
-            v[2] = __fadd_rn(v[2], s.z), v[3] = __fadd_rn(v[3], s.w);
+            sum.v[0] = __fadd_rn(sum.v[0], s.x), sum.v[1] = __fadd_rn(sum.v[1], s.y);
+            sum.v[2] = __fadd_rn(sum.v[2], s.z), sum.v[3] = __fadd_rn(sum.v[3], s.w);
         }
         __syncwarp();
         if (lane == 0) barrier_arrive(shared + SUMS_FREE_AT + 8 * slot);
-        write_tile(a, tile, lane, info, v, by);
+        write_tile(a, tile, lane, info, sum, old, by);
+        old = next;
+        next = load_old(a, tile + 2 * every, lane);
     }
 }
 

@@ -405,8 +405,8 @@ __global__ void __launch_bounds__(ROW_THREADS)
     const int i = (int)(blockIdx.x * ROW_THREADS + threadIdx.x);
     const int thread = i % 128, quad = i / 128 % quads, group = i / per_group % groups;
     const int tile = i / per_group / groups;
-    depend_wait();
     depend_release();
+    depend_wait();
     if (tile >= row_blocks * token_blocks) return;
     int r, t;
     tile_at(tile, row_blocks, token_blocks, r, t);

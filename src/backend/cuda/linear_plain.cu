@@ -90,8 +90,8 @@ __global__ void __launch_bounds__(THREADS) plain_kernel(const __grid_constant__ 
     const int q = threadIdx.x / WARP, lane = threadIdx.x % WARP;
     const int first = segment_begin(q, a.chunks);
     const int count = (segment_begin(q + 1, a.chunks) - first) * a.planes;
-    depend_wait();
     depend_release();
+    depend_wait();
     const struct plain_rows r = rows_of_block<COLUMNS>(a);
     if (r.count <= 0) return;
     const uint8_t *tile = r.data + (int64_t)blockIdx.x * a.chunks * a.planes * pack<F>::BYTES;

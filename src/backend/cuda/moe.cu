@@ -125,8 +125,8 @@ __global__ void route_kernel(struct op_route op) {
     float *n = shared, *logit = shared + op.cols;
     const float *h = op.h + blockIdx.x * op.cols;
     const int lane = threadIdx.x % WARP;
-    depend_wait();
     depend_release();
+    depend_wait();
     const float scale = row_scale(h, op.cols, op.eps);
     for (int64_t k = threadIdx.x; k < op.cols; k += ROW_THREADS)
         n[k] = h[k] * scale * (op.norm ? op.norm[k] : 1.0f);
@@ -246,8 +246,8 @@ __global__ void __launch_bounds__(PLAN_THREADS)
     plan_kernel(const int32_t *expert, int slots, int experts, int per_item, int32_t *order,
                 struct slot_item *items) {
     __shared__ int count[CAP_EXPERTS], first[CAP_EXPERTS], first_item[CAP_EXPERTS];
-    depend_wait();
     depend_release();
+    depend_wait();
     for (int e = threadIdx.x; e < experts; e += PLAN_THREADS) count[e] = 0;
     __syncthreads();
     for (int s = threadIdx.x; s < slots; s += PLAN_THREADS) atomicAdd(&count[expert[s]], 1);
@@ -298,8 +298,8 @@ __global__ void __launch_bounds__(ROW_THREADS)
     input_slots_kernel(const uint16_t *x, int share, const struct input_change *change,
                        const int32_t *expert, int64_t cols, uint16_t *out, float *multiplier) {
     const int64_t stride = act_stride(cols), slot = blockIdx.x;
-    depend_wait();
     depend_release();
+    depend_wait();
     const struct input_change mine = change[expert[slot]];
     const float by = change_row(mine, x + slot / share * stride, cols, out + slot * stride);
     if (threadIdx.x == 0) multiplier[slot] = by;
@@ -329,8 +329,8 @@ static void expert_linear(struct cuda_backend *cuda, const struct cuda_experts *
 __global__ void combine_kernel(const float *slots, const float *weight, int top_k, int64_t hidden,
                                int64_t n, bool add, float *y) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
-    depend_wait();
     depend_release();
+    depend_wait();
     if (i >= n) return;
     const int64_t r = i / hidden, k = i % hidden;
     float sum = 0;

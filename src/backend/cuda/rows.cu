@@ -3,8 +3,8 @@
 
 __global__ void embed_kernel(struct dev_weight w, const int32_t *token, float scale, float *h) {
     const int64_t row = blockIdx.x;
-    depend_wait();
     depend_release();
+    depend_wait();
     const int64_t id = token[row];
     for (int64_t k = threadIdx.x; k < w.cols; k += ROW_THREADS)
         h[row * w.cols + k] = __fmul_rn(__fmul_rn(weight_value(&w, id, k), w.multiplier), scale);
@@ -63,8 +63,8 @@ __global__ void __launch_bounds__(NORM_THREADS)
         w[i][0] = w[i][1] = w[i][2] = w[i][3] = 1;
         if (weight) load_four(weight, k0 + i * step, cols, w[i]);
     }
-    depend_wait();
     depend_release();
+    depend_wait();
     const float *x = h + (from ? from[blockIdx.x] : (int64_t)blockIdx.x) * cols;
     uint16_t *to = out + blockIdx.x * stride;
     for (int i = 0; i < NORM_FOURS; i++) load_four(x, k0 + i * step, cols, v[i]);
@@ -102,8 +102,8 @@ void cuda_norm(struct backend *be, const struct op_norm *op) {
 __global__ void convert_kernel(const float *x, int64_t rows, int64_t cols, uint16_t *out) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x, stride = act_stride(cols);
     const int64_t r = i / stride, k = i % stride;
-    depend_wait();
     depend_release();
+    depend_wait();
     if (r < rows) out[r * stride + act_place(k)] = k < cols ? bf16_encode(x[r * cols + k]) : 0;
 }
 
@@ -117,8 +117,8 @@ void cuda_convert(struct backend *be, const struct op_convert *op) {
 __global__ void post_norm_kernel(struct op_post_norm op) {
     const float *x = op.x + blockIdx.x * op.cols;
     float *y = op.y + blockIdx.x * op.cols;
-    depend_wait();
     depend_release();
+    depend_wait();
     const float scale = row_scale(x, op.cols, op.eps);
     for (int64_t k = threadIdx.x; k < op.cols; k += ROW_THREADS) {
         float n = __fmul_rn(__fmul_rn(x[k], scale), op.weight ? op.weight[k] : 1.0f);
@@ -134,8 +134,8 @@ void cuda_post_norm(struct backend *be, const struct op_post_norm *op) {
 
 __global__ void rope_kernel(struct op_rope_angles op, const int32_t *position, int64_t rows) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
-    depend_wait();
     depend_release();
+    depend_wait();
     if (i >= rows * op.pairs) return;
     const float angle = __fmul_rn((float)position[i / op.pairs], op.frequency[i % op.pairs]);
     op.out[2 * i] = op.amplitude * cosf(angle);
@@ -152,8 +152,8 @@ __global__ void glu_kernel(struct op_glu op, int64_t rows) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x, stride = act_stride(op.cols);
     const int64_t r = i / stride, k = i % stride;
     uint16_t *out = (uint16_t *)op.out + r * stride + act_place(k);
-    depend_wait();
     depend_release();
+    depend_wait();
     if (r >= rows) return;
     if (k >= op.cols) {
         *out = 0;
@@ -176,8 +176,8 @@ void cuda_glu(struct backend *be, const struct op_glu *op) {
 
 __global__ void softcap_kernel(float *y, int64_t n, float cap) {
     const int64_t i = (int64_t)blockIdx.x * ROW_THREADS + threadIdx.x;
-    depend_wait();
     depend_release();
+    depend_wait();
     if (i < n) y[i] = cap * tanhf(y[i] / cap);
 }
 

@@ -19,8 +19,8 @@ __global__ void scan_kernel(struct sample_round r) {
     __shared__ uint64_t warp_hash[PART_WARPS], warp_most[PART_WARPS];
     __shared__ uint32_t warp_largest[PART_WARPS];
     const int warp = threadIdx.x / WARP, slot = blockIdx.y;
-    depend_wait();
     depend_release();
+    depend_wait();
     const struct sample_args a = r.args[slot];
     struct sample_state *state = &r.state[slot];
     float x[PART_EACH];
@@ -93,8 +93,8 @@ __device__ __forceinline__ double block_total(double x) {
 __global__ void part_logprob_kernel(struct sample_round r) {
     const int slot = blockIdx.y;
     const int64_t part = (int64_t)slot * r.parts + blockIdx.x;
-    depend_wait();
     depend_release();
+    depend_wait();
     const struct sample_args a = r.args[slot];
     const uint32_t largest = r.state[slot].largest;
     if (!a.want_logprob || !logits_are_sound(largest)) return;
@@ -121,8 +121,8 @@ __global__ void part_logprob_kernel(struct sample_round r) {
 /* Of a row; a block each. */
 __global__ void row_logprob_kernel(struct sample_round r) {
     const int slot = blockIdx.x;
-    depend_wait();
     depend_release();
+    depend_wait();
     const struct sample_args a = r.args[slot];
     struct sample_state *state = &r.state[slot];
     if (!a.want_logprob || !logits_are_sound(state->largest)) return;

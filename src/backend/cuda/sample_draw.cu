@@ -40,8 +40,8 @@ __global__ void bins_kernel(struct sample_round r) {
     __shared__ uint64_t mass[BINS], warp_mass[PART_THREADS / WARP];
     __shared__ uint32_t count[BINS];
     const int slot = blockIdx.y;
-    depend_wait();
     depend_release();
+    depend_wait();
     const struct sample_args a = r.args[slot];
     if (!a.draws || !logits_are_sound(r.state[slot].largest)) return;
     const float most = logit_of_key((uint32_t)(r.state[slot].best >> 32));
@@ -354,8 +354,8 @@ __global__ void __launch_bounds__(DRAW_THREADS) draw_kernel(struct sample_round 
     struct draw_shared *s = (struct draw_shared *)draw_memory;
     const struct draw_row d = {&r, &r.args[blockIdx.x], r.distance + blockIdx.x * r.distance_stride,
                                blockIdx.x};
-    depend_wait();
     depend_release();
+    depend_wait();
     if (!d.a->draws || !logits_are_sound(r.state[d.slot].largest)) return;
     const uint32_t id = d.a->ordered ? draw_ordered(s, d) : draw_by_id(s, d);
     if (threadIdx.x == 0) r.state[d.slot].token = (int32_t)id;
