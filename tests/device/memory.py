@@ -62,7 +62,8 @@ def taken(watch, folder, settings):
         json.dump([i % 250 for i in range(200)], ids)
         ids.flush()
         with watch:
-            shapes.imp("score", folder, "--ids", ids.name, "--device", "cuda", *settings)
+            shapes.imp("score", folder, "--ids", ids.name, "--logits", ids.name + ".npy", "--device",
+                       "cuda", *settings)
     return watch.most - watch.before
 
 

@@ -318,7 +318,8 @@ __global__ void __launch_bounds__(HEAD_THREADS) delta_kernel(struct gdn_args arg
     float state[COLUMNS][PART];
 #pragma unroll
     for (int i = 0; i < STATE / 4; i++)
-        *(float4 *)&state[4 * i / PART][4 * i % PART] = kept[i * HEAD_THREADS];
+        *(float4 *)&state[4 * i / PART][4 * i % PART] =
+            fresh ? make_float4(0, 0, 0, 0) : kept[i * HEAD_THREADS];
     depend_wait();
     depend_release();
 
@@ -329,8 +330,6 @@ __global__ void __launch_bounds__(HEAD_THREADS) delta_kernel(struct gdn_args arg
     float *out = value + COLUMNS * (threadIdx.x / LANES);
     fetch_group<LANES>(key, value, gate, stride, n, &group[0]);
     keep_inputs(args, first, n, fresh, slot);
-    for (int i = 0; i < STATE; i++)
-        if (fresh) state[i / PART][i % PART] = 0;
 
     for (int done = 0, half = 0; done < n; done += size::ROWS, half ^= 1) {
         __pipeline_wait_prior(0);
