@@ -2,8 +2,10 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/error.h"
 #include "base/json.h"
 #include "cli/cli.h"
+#include "cli/inspect_weights.h"
 #include "cli/terminal.h"
 
 static void print_value(const char *label, yyjson_val *value) {
@@ -153,17 +155,34 @@ static void print_tensors(yyjson_val *root) {
 }
 
 static void print_tables(const struct options *options, yyjson_val *root) {
-    bool weights = options_flag(options, OPT_WEIGHTS), memory = options_flag(options, OPT_MEMORY);
-    if (!weights && !memory) print_summary(root);
-    if (!weights || memory) print_memory(root);
-    if (!memory || weights) print_tensors(root);
+    bool tensors = options_flag(options, OPT_TENSORS), memory = options_flag(options, OPT_MEMORY);
+    if (!tensors && !memory) print_summary(root);
+    if (!tensors || memory) print_memory(root);
+    if (!memory || tensors) print_tensors(root);
+}
+
+static int check_options(const struct options *options, imp_error *err) {
+    static const enum option_id needy[] = {OPT_OTHER_MODEL, OPT_CSV};
+    if (options_flag(options, OPT_WEIGHTS)) return 0;
+    for (size_t i = 0; i < sizeof needy / sizeof *needy; i++) {
+        if (options_given(options, needy[i]))
+            return error_set(err, IMP_ERR_USAGE, NULL, "--%s needs --weights",
+                             option_table[needy[i]].name);
+    }
+    return 0;
 }
 
 int command_inspect(struct options *options, imp_error *err) {
     struct str path = {0};
     char *json = NULL;
     yyjson_doc *doc = NULL;
-    int rc = model_path(options->arguments[0], &path, err);
+    int rc = check_options(options, err);
+    if (rc == 0) rc = model_path(options->arguments[0], &path, err);
+    if (rc == 0 && options_flag(options, OPT_WEIGHTS)) {
+        rc = inspect_weights(options, path.data, err);
+        str_free(&path);
+        return rc;
+    }
     if (rc == 0) rc = imp_inspect(path.data, options->engine, &json, err);
     if (json && options_flag(options, OPT_JSON)) {
         puts(json);

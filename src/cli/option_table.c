@@ -56,7 +56,7 @@ const struct option option_table[OPT_COUNT] = {
                      "measure each row so often and report the median"},
     [OPT_BENCH_SEED] = {"seed", 0, KIND_INT, false, "S", NULL, "0", NULL, 0, SEED_MAX, IN_BENCH,
                         "of the random prompts"},
-    [OPT_CSV] = {"csv", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_BENCH,
+    [OPT_CSV] = {"csv", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_BENCH | IN_INSPECT,
                  "results as CSV"},
     [OPT_TOKENIZER] = {"tokenizer", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_BENCH,
                        "measure the tokenizer alone, on the text of --text"},
@@ -83,8 +83,13 @@ const struct option option_table[OPT_COUNT] = {
                    "standard error"},
 
     /* inspect */
-    [OPT_WEIGHTS] = {"weights", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_INSPECT,
+    [OPT_TENSORS] = {"tensors", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_INSPECT,
                      "only the tensors"},
+    [OPT_WEIGHTS] = {"weights", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_INSPECT,
+                     "statistics of the weights, and what is wrong with them"},
+    [OPT_OTHER_MODEL] = {"reference", 0, KIND_FILE, false, "MODEL2", NULL, NULL, NULL, 0, 0,
+                         IN_INSPECT,
+                         "with --weights: compare with the same model in BF16 or another format"},
     [OPT_MEMORY] = {"memory", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_INSPECT,
                     "only the memory plan"},
 

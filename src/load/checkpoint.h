@@ -43,7 +43,8 @@ struct checkpoint {
         int kv_bits;        /* of the KV cache's elements; 0: not stated, or not quantised */
         int64_t block_rows, block_cols; /* of FP8 block scales; 0: not stated */
     } declared;
-    bool *read;            /* by tensor: somebody has asked for its values */
+    bool keep_bad_scales; /* of NVFP4 and MXFP4, for who judges them; else a weight's are checked */
+    bool *read;           /* by tensor: somebody has asked for its values */
     size_t no_input_scale; /* linears whose input scale is missing or unusable, so far */
     unsigned said;         /* bits of the remarks already logged: each kind is made once */
 };

@@ -35,6 +35,7 @@ int64_t quant_find_bad_e8m0_scale(const uint8_t *scales, size_t count) {
 }
 
 int quant_check_e4m3_scales(const struct quant_module *m, const struct tensor *scale) {
+    if (m->ck->keep_bad_scales) return 0;
     int64_t bad = quant_find_bad_e4m3_scale(scale->data, scale->bytes);
     if (bad < 0) return 0;
     return quant_fail(m, IMP_ERR_FILE, scale,
@@ -53,10 +54,11 @@ static int global_scale(const struct quant_module *m, const struct tensor *t, bo
                           dtype_name(t->dtype), shape);
     }
     float multiplier = divisor ? 1.0f / stored : stored;
+    *out = multiplier;
+    if (m->ck->keep_bad_scales) return 0;
     if (!(stored > 0) || !isfinite(stored) || !isfinite(multiplier) || !(multiplier > 0))
         return quant_fail(m, IMP_ERR_FILE, t, "the scale of the whole tensor is %g",
                           (double)stored);
-    *out = multiplier;
     /* A divisor taken for a multiplier, or the reverse, is off by 10^4 to 10^12. */
     float largest = multiplier / NVFP4_AMAX_TO_MULTIPLIER;
     if ((largest < 1e-5f || largest > 1e5f) && quant_first_time(m, SAID_RANGE))
@@ -145,7 +147,7 @@ static int load_mxfp4(const struct quant_module *m, const struct tensor *codes, 
     if (rc == 0) rc = block_scales(m, w, MXFP4_BLOCK);
     if (rc < 0) return rc;
     int64_t bad = quant_find_bad_e8m0_scale(scale->data, scale->bytes);
-    if (bad >= 0)
+    if (bad >= 0 && !m->ck->keep_bad_scales)
         return quant_fail(m, IMP_ERR_FILE, scale,
                           "block scale %lld, at byte %llu of the file, is 0xFF: "
                           "not a number",

@@ -526,7 +526,7 @@ def test_inspect_folder():
     text = imp("inspect", QUANTISED)
     assert all(t["name"] in text for t in got["tensors"]) and "memory plan" in text
     memory = imp("inspect", QUANTISED, "--memory")
-    weights = imp("inspect", QUANTISED, "--weights")
+    weights = imp("inspect", QUANTISED, "--tensors")
     assert "memory plan" in memory and "model.norm.weight" not in memory
     assert "memory plan" not in weights and "model.norm.weight" in weights
     assert imp("inspect", QUANTISED / "model.safetensors", "--memory") == memory

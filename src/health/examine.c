@@ -1,0 +1,223 @@
+/* weights_examine: batches of matrices, cut into stripes of rows for the pool, put together again
+ * in order. What stripes there are depends on the shapes alone. */
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/error.h"
+#include "base/thread.h"
+#include "health/compare.h"
+#include "health/judge.h"
+#include "health/pass.h"
+#include "health/summary.h"
+
+enum {
+    STRIPE_WEIGHTS = 1 << 20, /* half a megabyte of codes: enough for a task */
+    BATCH_BYTES = 128 << 20,  /* after these, copies of experts are dropped */
+};
+
+struct job {
+    struct weights_matrix *matrix;
+    struct list_view view, reference;
+    bool compared;
+    float *output_largest; /* [rows] */
+    int first_stripe, stripes;
+};
+
+struct stripe {
+    const struct job *job;
+    int64_t from, count;
+    struct pass pass;
+    struct compare_sums sums;
+    uint64_t hash;
+};
+
+struct examination {
+    struct checkpoint *ck, *reference;
+    struct list list, reference_list;
+    struct weights_report *report;
+    struct pool *pool;
+    struct pass_tables tables;
+    /* one batch */
+    struct arena arena;
+    struct job *jobs;
+    int job_count;
+    struct stripe *stripes;
+    int stripe_count;
+};
+
+/* ---- a stripe, in any thread ---- */
+
+static size_t row_bytes(const struct weight *w) {
+    switch (w->format) {
+    case WEIGHT_F32:
+        return (size_t)w->cols * 4;
+    case WEIGHT_F16:
+    case WEIGHT_BF16:
+        return (size_t)w->cols * 2;
+    case WEIGHT_FP8:
+        return (size_t)w->cols;
+    default:
+        return (size_t)w->cols / 2;
+    }
+}
+
+/* Of the bytes as they lie; block scales too, or two experts of one sign pattern could be equal. */
+static uint64_t hash_rows(const struct list_view *v, int64_t from, int64_t count) {
+    const struct weight *w = &v->weight;
+    const size_t bytes = row_bytes(w), blocks = summary_row_blocks(w);
+    uint64_t hash = 0;
+    for (int64_t r = from; r < from + count; r++) {
+        const size_t at = (size_t)(v->first + r * v->step);
+        hash = XXH3_64bits_withSeed((const uint8_t *)w->data + at * bytes, bytes, hash);
+        if (blocks) hash = XXH3_64bits_withSeed(w->block_scale + at * blocks, blocks, hash);
+    }
+    return hash;
+}
+
+static void run_stripe(void *ctx, int task, int thread) {
+    struct stripe *s = &((struct examination *)ctx)->stripes[task];
+    const struct list_view *v = &s->job->view;
+    (void)thread;
+    s->hash = hash_rows(v, s->from, s->count);
+    pass_rows(&s->pass, &v->weight, v->first + s->from * v->step, v->step, s->count,
+              s->job->output_largest + s->from);
+    if (s->job->compared)
+        compare_rows(&s->sums, v, &s->job->reference, s->from, s->count, s->pass.row);
+}
+
+/* ---- a batch ---- */
+
+static void cut(struct examination *x, struct job *job) {
+    const int64_t rows = job->view.rows, cols = job->view.weight.cols;
+    int64_t per_stripe = STRIPE_WEIGHTS / cols;
+    if (per_stripe < 16) per_stripe = 16;
+    job->output_largest = arena_array(&x->arena, (size_t)rows, sizeof(float));
+    job->first_stripe = x->stripe_count;
+    for (int64_t from = 0; from < rows; from += per_stripe) {
+        x->stripes = mem_grow(x->stripes, (size_t)(x->stripe_count + 1) * sizeof *x->stripes);
+        struct stripe *s = &x->stripes[x->stripe_count++];
+        *s = (struct stripe){.job = job, .from = from, .pass.tables = &x->tables};
+        s->count = rows - from < per_stripe ? rows - from : per_stripe;
+        s->pass.input_largest = arena_array(&x->arena, (size_t)cols, sizeof(float));
+        s->pass.row = arena_array(&x->arena, (size_t)cols * 2, sizeof(float));
+        if (job->compared)
+            compare_place(&s->sums, cols,
+                          arena_array(&x->arena, compare_room(cols), sizeof(double)));
+    }
+    job->stripes = x->stripe_count - job->first_stripe;
+}
+
+static void put_together(struct examination *x, struct job *job) {
+    struct stripe *all = &x->stripes[job->first_stripe];
+    const int64_t cols = job->view.weight.cols;
+    uint64_t hash = all[0].hash;
+    for (int i = 1; i < job->stripes; i++) {
+        hash = XXH3_64bits_withSeed(&all[i].hash, sizeof hash, hash);
+        summary_add(&all[0].pass, &all[i].pass, cols);
+        if (job->compared) compare_add(&all[0].sums, &all[i].sums, cols);
+    }
+    job->matrix->hash = hash;
+    summary_finish(&job->view, &all[0].pass, job->output_largest, job->matrix);
+    if (job->compared) compare_finish(&all[0].sums, cols, job->matrix);
+}
+
+static void find_reference(struct examination *x, const struct list_item *item, struct job *job) {
+    if (x->reference == NULL) return;
+    const struct list_item *other = list_find(&x->reference_list, item);
+    if (other == NULL || list_view(x->reference, other, &job->reference, NULL) < 0) return;
+    job->compared = job->reference.rows == job->view.rows &&
+                    job->reference.weight.cols == job->view.weight.cols;
+    job->matrix->other_shape = !job->compared;
+    x->report->compared += job->compared;
+}
+
+static void begin_job(struct examination *x, const struct list_item *item,
+                      struct weights_matrix *m) {
+    struct imp_error err = {0};
+    struct list_view view;
+    *m = (struct weights_matrix){.layer = item->layer, .expert = item->expert};
+    m->name = arena_strndup(&x->report->arena, item->name, strlen(item->name));
+    m->part = arena_strndup(&x->report->arena, item->part, strlen(item->part));
+    if (list_view(x->ck, item, &view, &err) < 0) {
+        m->problem = arena_printf(&x->report->arena, "%s", err.message);
+        return;
+    }
+    struct job *job = &x->jobs[x->job_count++];
+    *job = (struct job){.matrix = m, .view = view};
+    find_reference(x, item, job);
+    cut(x, job);
+}
+
+/* Takes matrices from `first` on until they are enough; returns the next. */
+static size_t run_batch(struct examination *x, size_t first) {
+    const size_t count = x->list.count;
+    size_t i = first, bytes = 0;
+    x->job_count = x->stripe_count = 0;
+    x->jobs = mem_alloc((count - first) * sizeof *x->jobs);
+    for (; i < count && bytes < BATCH_BYTES; i++) {
+        const int before = x->job_count;
+        begin_job(x, &x->list.items[i], &x->report->matrices[i]);
+        if (x->job_count == before) continue;
+        const struct list_view *v = &x->jobs[before].view;
+        bytes += (size_t)v->rows * (row_bytes(&v->weight) + summary_row_blocks(&v->weight));
+    }
+    if (x->stripe_count) pool_run(x->pool, run_stripe, x, x->stripe_count);
+    for (int j = 0; j < x->job_count; j++) put_together(x, &x->jobs[j]);
+    x->report->bytes += bytes;
+    free(x->jobs);
+    free(x->stripes);
+    x->stripes = NULL;
+    arena_free(&x->arena);
+    checkpoint_drop_copies(x->ck);
+    if (x->reference) checkpoint_drop_copies(x->reference);
+    return i;
+}
+
+static void keep_paths(struct examination *x) {
+    struct weights_report *r = x->report;
+    r->path = arena_strndup(&r->arena, x->ck->path, strlen(x->ck->path));
+    if (x->reference)
+        r->reference = arena_strndup(&r->arena, x->reference->path, strlen(x->reference->path));
+}
+
+int weights_examine(struct checkpoint *ck, struct checkpoint *reference, int threads,
+                    struct weights_report *out, struct imp_error *err) {
+    struct examination x = {.ck = ck, .reference = reference, .report = out};
+    struct arena names = {0};
+    *out = (struct weights_report){0};
+    ck->keep_bad_scales = true;
+    if (reference) reference->keep_bad_scales = true;
+    list_linears(ck, &names, &x.list);
+    if (reference) list_linears(reference, &names, &x.reference_list);
+    int rc = 0;
+    if (x.list.count == 0) rc = error_set(err, IMP_ERR_FILE, ck->path, "there are no weights");
+    if (rc == 0) rc = pool_create(threads, &x.pool, err);
+    if (rc == 0) {
+        keep_paths(&x);
+        pass_tables_make(&x.tables);
+        out->count = x.list.count;
+        out->matrices = mem_zero(out->count, sizeof *out->matrices);
+        const double start = clock_ms();
+        for (size_t i = 0; i < out->count;) i = run_batch(&x, i);
+        out->seconds = (clock_ms() - start) / 1000;
+        weights_judge(out);
+    }
+    pool_destroy(x.pool);
+    list_free(&x.list);
+    list_free(&x.reference_list);
+    arena_free(&names);
+    if (rc < 0) weights_report_free(out);
+    return rc;
+}
+
+void weights_report_free(struct weights_report *report) {
+    free(report->matrices);
+    free(report->findings);
+    arena_free(&report->arena);
+    *report = (struct weights_report){0};
+}

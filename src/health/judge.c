@@ -1,0 +1,185 @@
+/* The rules that look at one matrix. */
+#include "health/judge.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "num/fp.h"
+
+enum { BYTE_240 = 0x77, BYTE_448 = 0x7E, FEW_BLOCKS = 64 };
+
+void judge_add(struct weights_report *r, const char *rule, enum weights_level level,
+               enum weights_basis basis, const struct weights_matrix *tensor,
+               const struct weights_matrix *other, double value, const char *fmt, ...) {
+    const struct weights_rule *row = judge_rule(rule);
+    struct str text = {0};
+    char line[512];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(line, sizeof line, fmt, args);
+    va_end(args);
+    str_add_text(&text, line);
+    r->findings = mem_grow(r->findings, (r->finding_count + 1) * sizeof *r->findings);
+    r->findings[r->finding_count++] =
+        (struct weights_finding){.rule = row->id,
+                                 .level = level,
+                                 .basis = basis,
+                                 .tensor = tensor ? tensor->name : NULL,
+                                 .other = other ? other->name : NULL,
+                                 .value = value,
+                                 .threshold = level == WEIGHTS_BROKEN ? row->broken : row->weak,
+                                 .text = arena_strndup(&r->arena, text.data, text.size)};
+    str_free(&text);
+}
+
+static double share(uint64_t part, uint64_t all) {
+    return all ? (double)part / (double)all : 0;
+}
+
+/* The reference says that the model itself is so. */
+static bool excused(const struct weights_matrix *m) {
+    return m->has_reference && m->difference <= judge_rule("reference_error")->weak;
+}
+
+static enum weights_level level_of(const char *rule, double value) {
+    const struct weights_rule *row = judge_rule(rule);
+    if (value > row->broken) return WEIGHTS_BROKEN;
+    return value > row->weak ? WEIGHTS_WEAK : WEIGHTS_NOTE;
+}
+
+/* ---- what no healthy file has ---- */
+
+static void judge_format(struct weights_report *r, const struct weights_matrix *m) {
+    const struct weights_scales *s = &m->scales;
+    if (s->nan)
+        judge_add(r, "scale_nan", WEIGHTS_BROKEN, BASIS_FORMAT, m, NULL, (double)s->nan,
+                  "%llu of %llu block scales are NaN", (unsigned long long)s->nan,
+                  (unsigned long long)m->blocks);
+    if (s->negative)
+        judge_add(r, "scale_negative", WEIGHTS_BROKEN, BASIS_FORMAT, m, NULL, (double)s->negative,
+                  "%llu of %llu block scales are negative", (unsigned long long)s->negative,
+                  (unsigned long long)m->blocks);
+    if (m->not_finite)
+        judge_add(r, "not_finite", WEIGHTS_BROKEN, BASIS_FORMAT, m, NULL, (double)m->not_finite,
+                  "%llu weights are NaN or Inf", (unsigned long long)m->not_finite);
+    if (m->largest == 0 && !s->nan && !m->not_finite)
+        judge_add(r, "dead", WEIGHTS_BROKEN, BASIS_FORMAT, m, NULL, 0, "every weight is 0");
+}
+
+/* ---- zero codes and outliers ---- */
+
+static void judge_zeros(struct weights_report *r, const struct weights_matrix *m) {
+    const double dominated = share(m->dominated, m->blocks);
+    const double outliers = (double)m->inputs.outliers / (double)m->cols;
+    enum weights_level level = level_of("zero_codes", m->zero_share);
+    if (level == WEIGHTS_NOTE) {
+        if (dominated > judge_rule("outlier_blocks")->weak && !excused(m))
+            judge_add(r, "outlier_blocks", WEIGHTS_WEAK, BASIS_GAUSSIAN, m, NULL, dominated,
+                      "outliers leave half of the codes of %.1f %% of the blocks 0",
+                      100 * dominated);
+        return;
+    }
+    const bool excuse = excused(m);
+    if (excuse) level = WEIGHTS_NOTE;
+    const enum weights_basis basis = excuse ? BASIS_REFERENCE : BASIS_GAUSSIAN;
+    /* Outliers in some channels for all rows: not few large weights here and there. */
+    if (level == WEIGHTS_BROKEN && outliers >= 0.02 && m->inputs.range >= 16 && dominated >= 0.5)
+        judge_add(r, "smoothquant", level, basis, m, NULL, m->zero_share,
+                  "SmoothQuant in NVFP4: input channels range over %.0fx, %.1f %% of them are "
+                  "outliers, %.1f %% of the blocks are theirs, %.1f %% of the codes are 0",
+                  m->inputs.range, 100 * outliers, 100 * dominated, 100 * m->zero_share);
+    else
+        judge_add(r, "zero_codes", level, basis, m, NULL, m->zero_share,
+                  "%.1f %% of the codes are 0; normal distribution gives 6.8 %%%s",
+                  100 * m->zero_share, excuse ? ", but the reference has them too" : "");
+}
+
+/* ---- scales ---- */
+
+/* Blocks whose scale was cut have more codes at the end of the range than others. */
+static bool clips(const struct weights_scales *s, double factor) {
+    return s->sixes_rest > 0 && s->sixes_largest > factor * s->sixes_rest;
+}
+
+static void judge_scales(struct weights_report *r, const struct weights_matrix *m) {
+    const struct weights_scales *s = &m->scales;
+    const double zero = share(s->zero, m->blocks), top = share(s->at_largest, m->blocks);
+    if (m->format != WEIGHT_NVFP4 || m->largest == 0) return;
+    if (zero > judge_rule("scale_zero")->weak)
+        judge_add(r, "scale_zero", excused(m) ? WEIGHTS_NOTE : level_of("scale_zero", zero),
+                  excused(m) ? BASIS_REFERENCE : BASIS_GAUSSIAN, m, NULL, zero,
+                  "%.1f %% of the block scales are 0, and so are their blocks", 100 * zero);
+    if (m->blocks < FEW_BLOCKS || excused(m)) return;
+    if (s->largest == BYTE_448 && top > judge_rule("scales_saturated")->weak && clips(s, 1.5))
+        judge_add(r, "scales_saturated", level_of("scales_saturated", top), BASIS_GAUSSIAN, m, NULL,
+                  top,
+                  "%.1f %% of the block scales are 448, with %.1f codes of 6 a block, %.1f "
+                  "elsewhere: the tensor's scale is too small",
+                  100 * top, s->sixes_largest, s->sixes_rest);
+    if (s->largest == BYTE_240 && top > judge_rule("scales_clamped_240")->broken &&
+        s->at_largest >= 8 && s->at_largest >= 3 * s->below_largest && clips(s, 1.25))
+        judge_add(r, "scales_clamped_240", WEIGHTS_BROKEN, BASIS_GAUSSIAN, m, NULL, top,
+                  "%.1f %% of the block scales are 240 and none is larger, with %.1f codes of 6 a "
+                  "block, %.1f elsewhere: an encoder that ends at 240",
+                  100 * top, s->sixes_largest, s->sixes_rest);
+}
+
+static void judge_channels(struct weights_report *r, const struct weights_matrix *m) {
+    if (!m->has_codes || !(m->inputs.range > judge_rule("channel_range")->weak)) return;
+    if (m->zero_share > judge_rule("zero_codes")->weak) return; /* said already */
+    judge_add(r, "channel_range", WEIGHTS_NOTE, BASIS_GAUSSIAN, m, NULL, m->inputs.range,
+              "the largest input channel is %.0f times the median, %lld channels are outliers",
+              m->inputs.range, (long long)m->inputs.outliers);
+}
+
+/* ---- against the reference ---- */
+
+static void judge_reference(struct weights_report *r, const struct weights_matrix *m) {
+    const double factor = fabs(log2(m->norm_ratio));
+    if (m->other_shape)
+        judge_add(r, "reference_error", WEIGHTS_WEAK, BASIS_REFERENCE, m, NULL, NAN,
+                  "the reference has another shape");
+    if (!m->has_reference || level_of("reference_error", m->difference) == WEIGHTS_NOTE) return;
+    if (m->cosine > 0.97 && factor > judge_rule("reference_factor")->broken)
+        judge_add(r, "reference_factor", WEIGHTS_BROKEN, BASIS_REFERENCE, m, NULL, factor,
+                  "the weights are the reference's times %.4g", m->norm_ratio);
+    else if (m->rescaled <= judge_rule("reference_error")->weak)
+        judge_add(r, "reference_rescaled", WEIGHTS_NOTE, BASIS_REFERENCE, m, NULL, m->rescaled,
+                  "off by %.3f, but by %.3f if each channel may have a factor (AWQ, SmoothQuant)",
+                  m->difference, m->rescaled);
+    else
+        judge_add(r, "reference_error", level_of("reference_error", m->difference), BASIS_REFERENCE,
+                  m, NULL, m->difference, "off by %.3f of the reference's norm, cosine %.4f",
+                  m->difference, m->cosine);
+}
+
+/* ---- all ---- */
+
+static int by_level(const void *a, const void *b) {
+    const struct weights_finding *x = a, *y = b;
+    if (x->level != y->level) return x->level > y->level ? -1 : 1;
+    return strcmp(x->tensor ? x->tensor : "", y->tensor ? y->tensor : "");
+}
+
+void weights_judge(struct weights_report *r) {
+    for (size_t i = 0; i < r->count; i++) {
+        const struct weights_matrix *m = &r->matrices[i];
+        if (m->problem) {
+            judge_add(r, "unreadable", WEIGHTS_BROKEN, BASIS_FORMAT, m, NULL, NAN, "%s",
+                      m->problem);
+            continue;
+        }
+        judge_format(r, m);
+        if (m->has_codes && m->largest > 0) judge_zeros(r, m);
+        if (m->has_codes) judge_scales(r, m);
+        judge_channels(r, m);
+        judge_reference(r, m);
+    }
+    judge_groups(r);
+    if (r->finding_count > 1) qsort(r->findings, r->finding_count, sizeof *r->findings, by_level);
+}
+
+enum weights_level weights_worst(const struct weights_report *r) {
+    return r->finding_count ? r->findings[0].level : WEIGHTS_NOTE;
+}

@@ -1,0 +1,236 @@
+/* The rules that look at several matrices: siblings of one part, copies, shards of one product. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "health/judge.h"
+
+enum { FEW_SIBLINGS = 4 };
+
+/* Median, and median absolute deviation from it, of log2 of some number of siblings. */
+struct spread {
+    double median, deviation;
+    size_t count;
+};
+
+static int by_value(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static double median(double *v, size_t n) {
+    qsort(v, n, sizeof *v, by_value);
+    return n ? (v[(n - 1) / 2] + v[n / 2]) / 2 : NAN;
+}
+
+static struct spread spread_of(double *v, size_t n) {
+    struct spread s = {.count = n, .median = median(v, n)};
+    for (size_t i = 0; i < n; i++) v[i] = fabs(v[i] - s.median);
+    s.deviation = median(v, n);
+    return s;
+}
+
+/* Sorted by part, then layer: neighbours are siblings. */
+static int by_part(const void *a, const void *b) {
+    const struct weights_matrix *x = *(struct weights_matrix *const *)a,
+                                *y = *(struct weights_matrix *const *)b;
+    const int order = strcmp(x->part, y->part);
+    if (order) return order;
+    if (x->layer != y->layer) return x->layer < y->layer ? -1 : 1;
+    return (x->expert > y->expert) - (x->expert < y->expert);
+}
+
+static bool usable(const struct weights_matrix *m) {
+    return m->rms > 0 && isfinite(m->rms);
+}
+
+/* ---- the scale of the whole tensor ---- */
+
+static bool plausible(double largest) {
+    return largest > 1 / judge_rule("global_range")->broken &&
+           largest < judge_rule("global_range")->broken;
+}
+
+static void judge_global(struct weights_report *r, struct weights_matrix *const *group, size_t n,
+                         size_t at) {
+    const struct weights_matrix *m = group[at];
+    size_t count = 0;
+    const double g = m->multiplier;
+    if (m->format != WEIGHT_NVFP4 || m->largest == 0) return;
+    if (g > 0 && isfinite(g) && plausible(m->largest)) return;
+    double *others = mem_alloc(n * sizeof *others);
+    for (size_t i = 0; i < n; i++) {
+        const double other = group[i]->multiplier;
+        if (i != at && group[i]->format == WEIGHT_NVFP4 && other > 0 && isfinite(other))
+            others[count++] = log2(other);
+    }
+    const double middle = median(others, count);
+    free(others);
+    /* The scale without the units that all blocks share: were it 1/g, would it be plausible? */
+    const bool inverted =
+        g > 0 && isfinite(g) &&
+        (count > 0 && middle < 0 ? fabs(log2(g) + middle) < 5 : plausible(m->largest / g / g));
+    judge_add(r, inverted ? "global_inverted" : "global_range", WEIGHTS_BROKEN,
+              count > 0 && inverted ? BASIS_SIBLINGS : BASIS_GAUSSIAN, m, NULL, m->largest,
+              "the tensor's scale %.4g makes the largest weight %.4g%s", g, m->largest,
+              inverted ? ": it is the inverse of what it should be" : "");
+}
+
+/* ---- norms ---- */
+
+/* log2 of the RMS of group[from .. from+n) but for the one at `skip`. */
+static struct spread norms(struct weights_matrix *const *group, size_t n, size_t skip) {
+    double *v = mem_alloc(n * sizeof *v);
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (i != skip && usable(group[i])) v[count++] = log2(group[i]->rms);
+    }
+    struct spread s = spread_of(v, count);
+    free(v);
+    return s;
+}
+
+/* One expert among those of its layer: a factor of a power of two is an exponent gone wrong. */
+static void judge_expert(struct weights_report *r, struct weights_matrix *const *layer, size_t n,
+                         size_t at) {
+    const struct weights_matrix *m = layer[at];
+    if (n < FEW_SIBLINGS || !usable(m)) return;
+    const struct spread s = norms(layer, n, at);
+    const double off = log2(m->rms) - s.median, power = round(off);
+    if (s.count + 1 < FEW_SIBLINGS || power == 0 || s.deviation > 0.1) return;
+    if (fabs(off - power) > judge_rule("expert_factor")->broken) return;
+    judge_add(r, "expert_factor", WEIGHTS_BROKEN, BASIS_SIBLINGS, m, NULL, exp2(off),
+              "its RMS is %.3f times the median of the other %zu experts of its layer, whose "
+              "median deviation is %.1f %%",
+              exp2(off), s.count, 100 * (exp2(s.deviation) - 1));
+}
+
+static void judge_norm(struct weights_report *r, struct weights_matrix *const *group, size_t n,
+                       size_t at) {
+    const struct weights_matrix *m = group[at];
+    if (n < FEW_SIBLINGS || !usable(m) || m->expert >= 0) return;
+    const struct spread s = norms(group, n, at);
+    const double off = log2(m->rms) - s.median, limit = log2(judge_rule("norm")->weak);
+    if (s.count + 1 < FEW_SIBLINGS || fabs(off) < fmax(limit, 8 * s.deviation)) return;
+    judge_add(r, "norm", WEIGHTS_WEAK, BASIS_SIBLINGS, m, NULL, exp2(fabs(off)),
+              "its RMS is %.3g times the median of the same part in %zu other layers", exp2(off),
+              s.count);
+}
+
+static void judge_siblings(struct weights_report *r, struct weights_matrix **sorted, size_t count) {
+    for (size_t first = 0, end; first < count; first = end) {
+        for (end = first + 1; end < count && strcmp(sorted[end]->part, sorted[first]->part) == 0;)
+            end++;
+        for (size_t i = first; i < end; i++) {
+            if (sorted[i]->problem) continue;
+            size_t from = i, to = i + 1;
+            while (from > first && sorted[from - 1]->layer == sorted[i]->layer) from--;
+            while (to < end && sorted[to]->layer == sorted[i]->layer) to++;
+            judge_global(r, sorted + first, end - first, i - first);
+            judge_norm(r, sorted + first, end - first, i - first);
+            if (sorted[i]->expert >= 0) judge_expert(r, sorted + from, to - from, i - from);
+        }
+    }
+}
+
+/* ---- copies ---- */
+
+static int by_hash(const void *a, const void *b) {
+    const struct weights_matrix *x = *(struct weights_matrix *const *)a,
+                                *y = *(struct weights_matrix *const *)b;
+    if (x->hash != y->hash) return x->hash < y->hash ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
+static bool copies(const struct weights_matrix *a, const struct weights_matrix *b) {
+    return a->hash == b->hash && a->format == b->format && a->rows == b->rows &&
+           a->cols == b->cols && a->largest > 0 && a->layer >= 0 && b->layer >= 0;
+}
+
+/* A model made of another by repeating layers or experts has many copies: how many of a's layer (or
+ * expert) have one in b's? */
+static bool whole_layer(const struct weights_report *r, const struct weights_matrix *a,
+                        const struct weights_matrix *b) {
+    size_t same = 0, all = 0;
+    for (size_t i = 0; i < r->count; i++) {
+        const struct weights_matrix *x = &r->matrices[i];
+        if (x->problem || x->layer != a->layer || (a->layer == b->layer && x->expert != a->expert))
+            continue;
+        all++;
+        for (size_t k = 0; k < r->count; k++) {
+            const struct weights_matrix *y = &r->matrices[k];
+            if (y != x && y->layer == b->layer && strcmp(x->part, y->part) == 0 &&
+                (a->layer != b->layer || y->expert == b->expert) && copies(x, y)) {
+                same++;
+                break;
+            }
+        }
+    }
+    return same > 1 && same == all;
+}
+
+static void judge_copies(struct weights_report *r, struct weights_matrix **sorted, size_t count) {
+    qsort(sorted, count, sizeof *sorted, by_hash);
+    for (size_t i = 1; i < count; i++) {
+        const struct weights_matrix *a = sorted[i - 1], *b = sorted[i];
+        if (a->problem || b->problem || !copies(a, b)) continue;
+        const bool made_so = strcmp(a->part, b->part) == 0 && whole_layer(r, b, a);
+        judge_add(r, "copy", made_so ? WEIGHTS_NOTE : WEIGHTS_BROKEN, BASIS_SIBLINGS, b, a, 1,
+                  "the same bytes as %s%s", a->name,
+                  made_so ? ", as all of its layer or expert" : "");
+    }
+}
+
+/* ---- shards ---- */
+
+static const struct weights_matrix *shard(const struct weights_report *r,
+                                          const struct weights_matrix *of, const char *end) {
+    const size_t n = strlen(of->part) - strlen(strrchr(of->part, '.') + 1);
+    for (size_t i = 0; i < r->count; i++) {
+        const struct weights_matrix *m = &r->matrices[i];
+        if (m->layer == of->layer && m->expert == of->expert && !m->problem &&
+            strncmp(m->part, of->part, n) == 0 && strcmp(m->part + n, end) == 0)
+            return m->format == WEIGHT_NVFP4 ? m : NULL;
+    }
+    return NULL;
+}
+
+/* One note for all of them: this program keeps a scale for each, others take the largest. */
+static void judge_shards(struct weights_report *r) {
+    static const char *const pairs[][2] = {
+        {"q_proj", "k_proj"}, {"q_proj", "v_proj"}, {"gate_proj", "up_proj"}};
+    const struct weights_matrix *worst = NULL, *beside = NULL;
+    double worst_ratio = 1;
+    size_t count = 0;
+    for (size_t i = 0; i < r->count; i++) {
+        const struct weights_matrix *m = &r->matrices[i];
+        const char *leaf = strrchr(m->part, '.');
+        if (m->problem || m->format != WEIGHT_NVFP4 || leaf == NULL || m->expert >= 0) continue;
+        for (size_t p = 0; p < sizeof pairs / sizeof *pairs; p++) {
+            if (strcmp(leaf + 1, pairs[p][0]) != 0) continue;
+            const struct weights_matrix *other = shard(r, m, pairs[p][1]);
+            if (other == NULL || other->multiplier == m->multiplier) continue;
+            const double ratio = exp2(fabs(log2(m->multiplier / other->multiplier)));
+            count++;
+            if (!(ratio > worst_ratio)) continue;
+            worst_ratio = ratio;
+            worst = m;
+            beside = other;
+        }
+    }
+    if (worst)
+        judge_add(r, "globals_of_shards", WEIGHTS_NOTE, BASIS_FORMAT, worst, beside, worst_ratio,
+                  "%zu pairs of linears that some runtimes fuse have scales of their own, up to "
+                  "%.3gx apart: a runtime that keeps one of them loses range",
+                  count, worst_ratio);
+}
+
+void judge_groups(struct weights_report *r) {
+    struct weights_matrix **sorted = mem_alloc(r->count * sizeof(struct weights_matrix *));
+    for (size_t i = 0; i < r->count; i++) sorted[i] = &r->matrices[i];
+    qsort(sorted, r->count, sizeof *sorted, by_part);
+    judge_siblings(r, sorted, r->count);
+    judge_copies(r, sorted, r->count);
+    judge_shards(r);
+    free(sorted);
+}

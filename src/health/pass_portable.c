@@ -1,0 +1,177 @@
+/* The loops of the pass. A block's sums come from one 64-bit table entry for each byte, and the
+ * maxima from a pair of floats for each, so that all is loads, adds and 4-wide arithmetic. */
+#include <math.h>
+#include <stdbool.h>
+#include <string.h>
+
+#include "health/pass.h"
+#include "num/fp.h"
+#include "num/nvfp4.h"
+
+enum { LANES = 16, CODE_BIG = 4, CODE_LARGEST = 7 };
+
+/* The mean of (x - code)^2, in 1/48, if x is anywhere in the code's cell with equal chance: 1/12 of
+ * the square of the width where it is symmetric. 6 is measured, for cells that end at the block's
+ * largest weight: docs/weights.md. */
+static const uint64_t CELL_ERROR[8] = {1, 1, 1, 1, 3, 4, 12, 4};
+
+static uint64_t code_sums(unsigned code) {
+    const unsigned m = code & 7;
+    const float v = e2m1_decode((uint8_t)m);
+    return (uint64_t)(4 * v * v) | CELL_ERROR[m] << PASS_ERROR | (uint64_t)(m == 0) << PASS_ZEROS |
+           (uint64_t)(m >= CODE_BIG) << PASS_BIG | (uint64_t)(m == CODE_LARGEST) << PASS_SIXES;
+}
+
+void pass_tables_make(struct pass_tables *out) {
+    for (unsigned b = 0; b < 256; b++) {
+        out->magnitude[b][0] = e2m1_decode(b & 7);
+        out->magnitude[b][1] = e2m1_decode(b >> 4 & 7);
+        out->sums[b] = code_sums(b & 15) + code_sums(b >> 4);
+        out->e4m3[b] = (b & 0x7F) == 0x7F ? 0 : e4m3_decode(b & 0x7F);
+        out->e8m0[b] = b == 0xFF ? 0 : e8m0_decode((uint8_t)b);
+    }
+}
+
+static inline float larger(float a, float b) {
+    return a > b ? a : b;
+}
+
+/* Exactly one code of the block is 2 or more: is it at least 4 times the next? */
+static bool stands_alone(const uint8_t *codes, int bytes) {
+    unsigned first = 0, second = 0;
+    for (int i = 0; i < 2 * bytes; i++) {
+        unsigned m = codes[i / 2] >> (i & 1 ? 4 : 0) & 7;
+        if (m > first) {
+            second = first;
+            first = m;
+        } else if (m > second) {
+            second = m;
+        }
+    }
+    return e2m1_decode((uint8_t)first) >= 4 * e2m1_decode((uint8_t)second);
+}
+
+/* 16 weights: their sums, and their magnitudes into both maxima. */
+static inline uint64_t eight_bytes(const struct pass_tables *t, const uint8_t *codes, float scale,
+                                   uint32_t count[4][256], float *restrict input,
+                                   float *restrict row) {
+    float v[LANES];
+    uint64_t sums = 0;
+    for (int i = 0; i < 8; i++) {
+        const uint8_t b = codes[i];
+        count[i & 3][b]++; /* four counters: equal bytes in a row need not wait for each other */
+        sums += t->sums[b];
+        memcpy(v + 2 * i, t->magnitude[b], 2 * sizeof *v);
+    }
+    for (int k = 0; k < LANES; k++) {
+        const float x = v[k] * scale;
+        input[k] = larger(x, input[k]);
+        row[k] = larger(x, row[k]);
+    }
+    return sums;
+}
+
+static inline void end_block(struct pass *p, const uint8_t *codes, int bytes, uint8_t byte,
+                             float scale, uint64_t sums) {
+    const double square = (double)scale * scale;
+    const uint64_t zeros = sums >> PASS_ZEROS & 0xFF;
+    p->scales[byte]++;
+    p->sixes[byte] += sums >> PASS_SIXES;
+    p->square += square * (double)(sums & 0xFFFF);
+    p->error += square * (double)(sums >> PASS_ERROR & 0xFFFF);
+    p->dominated += zeros >= (uint64_t)bytes && zeros < 2 * (uint64_t)bytes;
+    if ((sums >> PASS_BIG & 0xFF) == 1) p->single += stands_alone(codes, bytes);
+}
+
+/* `bytes` is a constant where this is called, so that each format has a loop of its own. */
+static inline float code_row(struct pass *p, const struct weight *w, int64_t at, const int bytes,
+                             const float *values, uint32_t count[4][256]) {
+    const int64_t blocks = w->cols / (2 * bytes);
+    const uint8_t *codes = (const uint8_t *)w->data + at * (w->cols / 2);
+    const uint8_t *scales = w->block_scale + at * blocks;
+    float row[LANES] = {0}, *input = p->input_largest;
+    for (int64_t b = 0; b < blocks; b++, codes += bytes) {
+        const float scale = values[scales[b]];
+        uint64_t sums = 0;
+        for (int i = 0; i < bytes; i += 8, input += LANES)
+            sums += eight_bytes(p->tables, codes + i, scale, count, input, row);
+        end_block(p, codes, bytes, scales[b], scale, sums);
+    }
+    for (int k = 1; k < LANES; k++) row[0] = larger(row[k], row[0]);
+    return row[0];
+}
+
+static void code_rows(struct pass *p, const struct weight *w, int64_t first, int64_t step,
+                      int64_t n, float *output) {
+    enum { RUN = 1 << 20 }; /* bytes: far from what a counter of 32 bits can hold */
+    uint32_t count[4][256];
+    const int64_t run = RUN / w->cols + 1;
+    for (int64_t done = 0; done < n; done += run) {
+        memset(count, 0, sizeof count);
+        for (int64_t r = done; r < n && r < done + run; r++) {
+            const int64_t at = first + r * step;
+            if (w->format == WEIGHT_NVFP4)
+                output[r] = code_row(p, w, at, NVFP4_BLOCK / 2, p->tables->e4m3, count);
+            else
+                output[r] = code_row(p, w, at, MXFP4_BLOCK / 2, p->tables->e8m0, count);
+        }
+        for (int b = 0; b < 256; b++)
+            p->bytes[b] += (uint64_t)count[0][b] + count[1][b] + count[2][b] + count[3][b];
+    }
+}
+
+/* ---- formats without blocks ---- */
+
+/* As weight_dequantize_row, without the multiplier: a table in place of arithmetic. */
+static void fp8_row(const struct pass_tables *t, const struct weight *w, int64_t row, float *out) {
+    const uint8_t *x = (const uint8_t *)w->data + row * w->cols;
+    const int64_t width = w->scale ? w->scale_cols : w->cols;
+    const float *scale = NULL;
+    if (w->scale) scale = w->scale + row / w->scale_rows * ((w->cols + width - 1) / width);
+    for (int64_t k = 0; k < w->cols;) {
+        const int64_t end = k + width < w->cols ? k + width : w->cols;
+        const float s = scale ? *scale++ : 1;
+        for (; k < end; k++) out[k] = (x[k] & 0x7F) == 0x7F ? NAN : t->e4m3[x[k]] * s;
+    }
+}
+
+static float plain_row(struct pass *p, const float *restrict x, int64_t n) {
+    enum { WIDE = 8 };
+    double square[WIDE] = {0};
+    float *restrict input = p->input_largest;
+    float largest = 0;
+    uint64_t zeros = 0, bad = 0;
+    for (int64_t k = 0; k < n; k++) {
+        const float a = fabsf(x[k]);
+        zeros += a == 0;
+        bad += !(a <= 3.402823466e38f);
+    }
+    for (int64_t k = 0; k < n; k++) {
+        const float a = fabsf(x[k]);
+        const float v = a <= 3.402823466e38f ? a : 0; /* counted above, and left out */
+        input[k] = larger(v, input[k]);
+        largest = larger(v, largest);
+        square[k % WIDE] += (double)v * v;
+    }
+    for (int i = 0; i < WIDE; i++) p->square += square[i];
+    p->zeros += zeros;
+    p->not_finite += bad;
+    return largest;
+}
+
+void pass_rows(struct pass *p, const struct weight *w, int64_t first, int64_t step, int64_t count,
+               float *output) {
+    if (w->format == WEIGHT_NVFP4 || w->format == WEIGHT_MXFP4) {
+        code_rows(p, w, first, step, count, output);
+        return;
+    }
+    struct weight plain = *w;
+    plain.multiplier = 1;
+    for (int64_t r = 0; r < count; r++) {
+        if (w->format == WEIGHT_FP8)
+            fp8_row(p->tables, w, first + r * step, p->row);
+        else
+            weight_dequantize_row(&plain, first + r * step, p->row);
+        output[r] = plain_row(p, p->row, w->cols);
+    }
+}
