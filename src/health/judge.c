@@ -97,9 +97,14 @@ static void judge_zeros(struct weights_report *r, const struct weights_matrix *m
 
 /* ---- scales ---- */
 
-/* Blocks whose scale was cut have more codes at the end of the range than others. */
-static bool clips(const struct weights_scales *s, double factor) {
-    return s->sixes_rest > 0 && s->sixes_largest > factor * s->sixes_rest;
+/* Many blocks at the largest byte, and not fewer than at the one before: they were cut to it. What
+ * was not cut falls off towards the largest block, but for evenly distributed weights, where both
+ * bytes have many blocks. */
+static bool piles_up(const struct weights_matrix *m) {
+    const struct weights_scales *s = &m->scales;
+    if (m->blocks < FEW_BLOCKS || s->at_largest < 8) return false;
+    if (s->at_largest >= 3 * s->below_largest) return true;
+    return s->at_largest >= s->below_largest && share(s->below_largest, m->blocks) < 0.1;
 }
 
 static void judge_scales(struct weights_report *r, const struct weights_matrix *m) {
@@ -110,19 +115,16 @@ static void judge_scales(struct weights_report *r, const struct weights_matrix *
         judge_add(r, "scale_zero", excused(m) ? WEIGHTS_NOTE : level_of("scale_zero", zero),
                   excused(m) ? BASIS_REFERENCE : BASIS_GAUSSIAN, m, NULL, zero,
                   "%.1f %% of the block scales are 0, and so are their blocks", 100 * zero);
-    if (m->blocks < FEW_BLOCKS || excused(m)) return;
-    if (s->largest == BYTE_448 && top > judge_rule("scales_saturated")->weak && clips(s, 1.5))
+    if (!piles_up(m) || excused(m)) return;
+    if (s->largest == BYTE_448 && top > judge_rule("scales_saturated")->weak)
         judge_add(r, "scales_saturated", level_of("scales_saturated", top), BASIS_GAUSSIAN, m, NULL,
-                  top,
-                  "%.1f %% of the block scales are 448, with %.1f codes of 6 a block, %.1f "
-                  "elsewhere: the tensor's scale is too small",
-                  100 * top, s->sixes_largest, s->sixes_rest);
-    if (s->largest == BYTE_240 && top > judge_rule("scales_clamped_240")->broken &&
-        s->at_largest >= 8 && s->at_largest >= 3 * s->below_largest && clips(s, 1.25))
+                  top, "%.1f %% of the block scales are 448: the tensor's scale is too small",
+                  100 * top);
+    if (s->largest == BYTE_240 && top > judge_rule("scales_clamped_240")->broken)
         judge_add(r, "scales_clamped_240", WEIGHTS_BROKEN, BASIS_GAUSSIAN, m, NULL, top,
-                  "%.1f %% of the block scales are 240 and none is larger, with %.1f codes of 6 a "
-                  "block, %.1f elsewhere: an encoder that ends at 240",
-                  100 * top, s->sixes_largest, s->sixes_rest);
+                  "%.1f %% of the block scales are 240 and none is larger: an encoder that ends "
+                  "at 240",
+                  100 * top);
 }
 
 static void judge_channels(struct weights_report *r, const struct weights_matrix *m) {

@@ -78,12 +78,11 @@ static void judge_global(struct weights_report *r, struct weights_matrix *const 
 
 /* ---- norms ---- */
 
-/* log2 of the RMS of group[from .. from+n) but for the one at `skip`. */
-static struct spread norms(struct weights_matrix *const *group, size_t n, size_t skip) {
+static struct spread norms(struct weights_matrix *const *group, size_t n) {
     double *v = mem_alloc(n * sizeof *v);
     size_t count = 0;
     for (size_t i = 0; i < n; i++) {
-        if (i != skip && usable(group[i])) v[count++] = log2(group[i]->rms);
+        if (usable(group[i])) v[count++] = log2(group[i]->rms);
     }
     struct spread s = spread_of(v, count);
     free(v);
@@ -91,45 +90,51 @@ static struct spread norms(struct weights_matrix *const *group, size_t n, size_t
 }
 
 /* One expert among those of its layer: a factor of a power of two is an exponent gone wrong. */
-static void judge_expert(struct weights_report *r, struct weights_matrix *const *layer, size_t n,
-                         size_t at) {
-    const struct weights_matrix *m = layer[at];
-    if (n < FEW_SIBLINGS || !usable(m)) return;
-    const struct spread s = norms(layer, n, at);
-    const double off = log2(m->rms) - s.median, power = round(off);
-    if (s.count + 1 < FEW_SIBLINGS || power == 0 || s.deviation > 0.1) return;
+static void judge_expert(struct weights_report *r, const struct weights_matrix *m,
+                         const struct spread *s) {
+    if (s->count < FEW_SIBLINGS || !usable(m)) return;
+    const double off = log2(m->rms) - s->median, power = round(off);
+    if (power == 0 || s->deviation > 0.1) return;
     if (fabs(off - power) > judge_rule("expert_factor")->broken) return;
     judge_add(r, "expert_factor", WEIGHTS_BROKEN, BASIS_SIBLINGS, m, NULL, exp2(off),
-              "its RMS is %.3f times the median of the other %zu experts of its layer, whose "
-              "median deviation is %.1f %%",
-              exp2(off), s.count, 100 * (exp2(s.deviation) - 1));
+              "its RMS is %.3f times the median of the %zu experts of its layer, whose median "
+              "deviation is %.1f %%",
+              exp2(off), s->count, 100 * (exp2(s->deviation) - 1));
 }
 
-static void judge_norm(struct weights_report *r, struct weights_matrix *const *group, size_t n,
-                       size_t at) {
-    const struct weights_matrix *m = group[at];
-    if (n < FEW_SIBLINGS || !usable(m) || m->expert >= 0) return;
-    const struct spread s = norms(group, n, at);
-    const double off = log2(m->rms) - s.median, limit = log2(judge_rule("norm")->weak);
-    if (s.count + 1 < FEW_SIBLINGS || fabs(off) < fmax(limit, 8 * s.deviation)) return;
+static void judge_norm(struct weights_report *r, const struct weights_matrix *m,
+                       const struct spread *s) {
+    if (s->count < FEW_SIBLINGS || !usable(m)) return;
+    const double off = log2(m->rms) - s->median, limit = log2(judge_rule("norm")->weak);
+    if (fabs(off) < fmax(limit, 8 * s->deviation)) return;
     judge_add(r, "norm", WEIGHTS_WEAK, BASIS_SIBLINGS, m, NULL, exp2(fabs(off)),
-              "its RMS is %.3g times the median of the same part in %zu other layers", exp2(off),
-              s.count);
+              "its RMS is %.3g times the median of the same part in %zu layers", exp2(off),
+              s->count);
+}
+
+/* One part: of all layers; of experts, layer by layer. */
+static void judge_part(struct weights_report *r, struct weights_matrix **part, size_t n) {
+    const bool experts = part[0]->expert >= 0;
+    struct spread s = {0};
+    for (size_t i = 0, end = 0; i < n; i++) {
+        if (i == end) {
+            for (end = i + 1; end < n && (!experts || part[end]->layer == part[i]->layer);) end++;
+            s = norms(part + i, end - i);
+        }
+        if (part[i]->problem) continue;
+        judge_global(r, part, n, i);
+        if (experts)
+            judge_expert(r, part[i], &s);
+        else
+            judge_norm(r, part[i], &s);
+    }
 }
 
 static void judge_siblings(struct weights_report *r, struct weights_matrix **sorted, size_t count) {
     for (size_t first = 0, end; first < count; first = end) {
         for (end = first + 1; end < count && strcmp(sorted[end]->part, sorted[first]->part) == 0;)
             end++;
-        for (size_t i = first; i < end; i++) {
-            if (sorted[i]->problem) continue;
-            size_t from = i, to = i + 1;
-            while (from > first && sorted[from - 1]->layer == sorted[i]->layer) from--;
-            while (to < end && sorted[to]->layer == sorted[i]->layer) to++;
-            judge_global(r, sorted + first, end - first, i - first);
-            judge_norm(r, sorted + first, end - first, i - first);
-            if (sorted[i]->expert >= 0) judge_expert(r, sorted + from, to - from, i - from);
-        }
+        judge_part(r, sorted + first, end - first);
     }
 }
 
@@ -147,26 +152,39 @@ static bool copies(const struct weights_matrix *a, const struct weights_matrix *
            a->cols == b->cols && a->largest > 0 && a->layer >= 0 && b->layer >= 0;
 }
 
-/* A model made of another by repeating layers or experts has many copies: how many of a's layer (or
- * expert) have one in b's? */
-static bool whole_layer(const struct weights_report *r, const struct weights_matrix *a,
-                        const struct weights_matrix *b) {
-    size_t same = 0, all = 0;
-    for (size_t i = 0; i < r->count; i++) {
-        const struct weights_matrix *x = &r->matrices[i];
-        if (x->problem || x->layer != a->layer || (a->layer == b->layer && x->expert != a->expert))
-            continue;
-        all++;
-        for (size_t k = 0; k < r->count; k++) {
-            const struct weights_matrix *y = &r->matrices[k];
-            if (y != x && y->layer == b->layer && strcmp(x->part, y->part) == 0 &&
-                (a->layer != b->layer || y->expert == b->expert) && copies(x, y)) {
-                same++;
-                break;
-            }
-        }
+/* Whether m has a copy in that layer, and as that expert where it is its own layer. */
+static bool has_copy(struct weights_matrix *const *sorted, size_t count,
+                     const struct weights_matrix *m, int layer, int expert) {
+    size_t low = 0, high = count;
+    while (low < high) {
+        const size_t middle = (low + high) / 2;
+        if (sorted[middle]->hash < m->hash)
+            low = middle + 1;
+        else
+            high = middle;
     }
-    return same > 1 && same == all;
+    for (; low < count && sorted[low]->hash == m->hash; low++) {
+        const struct weights_matrix *other = sorted[low];
+        if (other != m && other->layer == layer && copies(m, other) &&
+            strcmp(m->part, other->part) == 0 && (m->layer != layer || other->expert == expert))
+            return true;
+    }
+    return false;
+}
+
+/* A model made of another by repeating layers or experts has copies of all that they hold. */
+static bool made_of_copies(const struct weights_report *r, struct weights_matrix *const *sorted,
+                           const struct weights_matrix *a, const struct weights_matrix *b) {
+    size_t all = 0;
+    if (strcmp(a->part, b->part) != 0) return false;
+    for (size_t i = 0; i < r->count; i++) {
+        const struct weights_matrix *m = &r->matrices[i];
+        if (m->problem || m->layer != a->layer || (a->layer == b->layer && m->expert != a->expert))
+            continue;
+        if (!has_copy(sorted, r->count, m, b->layer, b->expert)) return false;
+        all++;
+    }
+    return all > 1;
 }
 
 static void judge_copies(struct weights_report *r, struct weights_matrix **sorted, size_t count) {
@@ -174,10 +192,9 @@ static void judge_copies(struct weights_report *r, struct weights_matrix **sorte
     for (size_t i = 1; i < count; i++) {
         const struct weights_matrix *a = sorted[i - 1], *b = sorted[i];
         if (a->problem || b->problem || !copies(a, b)) continue;
-        const bool made_so = strcmp(a->part, b->part) == 0 && whole_layer(r, b, a);
-        judge_add(r, "copy", made_so ? WEIGHTS_NOTE : WEIGHTS_BROKEN, BASIS_SIBLINGS, b, a, 1,
-                  "the same bytes as %s%s", a->name,
-                  made_so ? ", as all of its layer or expert" : "");
+        const bool made = made_of_copies(r, sorted, b, a);
+        judge_add(r, "copy", made ? WEIGHTS_NOTE : WEIGHTS_BROKEN, BASIS_SIBLINGS, b, a, 1,
+                  "the same bytes as %s%s", a->name, made ? ", as all of its layer or expert" : "");
     }
 }
 

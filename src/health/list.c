@@ -126,6 +126,13 @@ static void make_keys(struct list *list) {
     }
 }
 
+/* Layers by number, what is in one by name. */
+static int by_layer(const void *a, const void *b) {
+    const struct list_item *x = a, *y = b;
+    if (x->layer != y->layer) return x->layer < y->layer ? -1 : 1;
+    return strcmp(x->name, y->name);
+}
+
 void list_linears(const struct checkpoint *ck, struct arena *arena, struct list *out) {
     *out = (struct list){.arena = arena};
     for (size_t i = 0; i < ck->tensor_count; i++) {
@@ -137,6 +144,7 @@ void list_linears(const struct checkpoint *ck, struct arena *arena, struct list 
         else if (module && !stack)
             add_linear(out, t->name, module);
     }
+    if (out->count) qsort(out->items, out->count, sizeof *out->items, by_layer);
     make_keys(out);
 }
 

@@ -27,7 +27,7 @@ struct list_view {
     int64_t first, step, rows;
 };
 
-/* Every linear of the language model, in the order of the files' names; names go to the arena. */
+/* Every linear of the language model, by layer, then name; names go to the arena. */
 void list_linears(const struct checkpoint *ck, struct arena *arena, struct list *out);
 void list_free(struct list *list);
 /* Views and copies live until checkpoint_drop_copies. */

@@ -7,6 +7,9 @@
 #include "health/pass.h"
 #include "num/fp.h"
 #include "num/nvfp4.h"
+#ifdef __SSE__
+#include <xmmintrin.h>
+#endif
 
 enum { LANES = 16, CODE_BIG = 4, CODE_LARGEST = 7 };
 
@@ -36,6 +39,17 @@ static inline float larger(float a, float b) {
     return a > b ? a : b;
 }
 
+/* a[k] = max(a[k], x[k]) for LANES. Compilers keep the order of floating-point traps and so leave a
+ * comparison scalar; hence by hand where every machine of the kind can. */
+static inline void raise_to(float *restrict a, const float *restrict x) {
+#ifdef __SSE__
+    for (int k = 0; k < LANES; k += 4)
+        _mm_storeu_ps(a + k, _mm_max_ps(_mm_loadu_ps(a + k), _mm_loadu_ps(x + k)));
+#else
+    for (int k = 0; k < LANES; k++) a[k] = larger(a[k], x[k]);
+#endif
+}
+
 /* Exactly one code of the block is 2 or more: is it at least 4 times the next? */
 static bool stands_alone(const uint8_t *codes, int bytes) {
     unsigned first = 0, second = 0;
@@ -51,10 +65,9 @@ static bool stands_alone(const uint8_t *codes, int bytes) {
     return e2m1_decode((uint8_t)first) >= 4 * e2m1_decode((uint8_t)second);
 }
 
-/* 16 weights: their sums, and their magnitudes into both maxima. */
+/* 16 weights: their sums, and their magnitudes into the maxima of the inputs. */
 static inline uint64_t eight_bytes(const struct pass_tables *t, const uint8_t *codes, float scale,
-                                   uint32_t count[4][256], float *restrict input,
-                                   float *restrict row) {
+                                   uint32_t count[4][256], float *restrict input) {
     float v[LANES];
     uint64_t sums = 0;
     for (int i = 0; i < 8; i++) {
@@ -63,12 +76,21 @@ static inline uint64_t eight_bytes(const struct pass_tables *t, const uint8_t *c
         sums += t->sums[b];
         memcpy(v + 2 * i, t->magnitude[b], 2 * sizeof *v);
     }
-    for (int k = 0; k < LANES; k++) {
-        const float x = v[k] * scale;
-        input[k] = larger(x, input[k]);
-        row[k] = larger(x, row[k]);
-    }
+    for (int k = 0; k < LANES; k++) v[k] *= scale;
+    raise_to(input, v);
     return sums;
+}
+
+/* The largest magnitude of a block, as a code. Nearly every block has a 6. */
+static inline unsigned largest_code(const uint8_t *codes, int bytes, uint64_t sums) {
+    unsigned largest = 0;
+    if (sums >> PASS_SIXES) return CODE_LARGEST;
+    for (int i = 0; i < bytes; i++) {
+        const unsigned low = codes[i] & 7, high = codes[i] >> 4 & 7;
+        largest = low > largest ? low : largest;
+        largest = high > largest ? high : largest;
+    }
+    return largest;
 }
 
 static inline void end_block(struct pass *p, const uint8_t *codes, int bytes, uint8_t byte,
@@ -77,8 +99,8 @@ static inline void end_block(struct pass *p, const uint8_t *codes, int bytes, ui
     const uint64_t zeros = sums >> PASS_ZEROS & 0xFF;
     p->scales[byte]++;
     p->sixes[byte] += sums >> PASS_SIXES;
-    p->square += square * (double)(sums & 0xFFFF);
-    p->error += square * (double)(sums >> PASS_ERROR & 0xFFFF);
+    p->square += square * (double)(int)(sums & 0xFFFF);
+    p->error += square * (double)(int)(sums >> PASS_ERROR & 0xFFFF);
     p->dominated += zeros >= (uint64_t)bytes && zeros < 2 * (uint64_t)bytes;
     if ((sums >> PASS_BIG & 0xFF) == 1) p->single += stands_alone(codes, bytes);
 }
@@ -89,16 +111,16 @@ static inline float code_row(struct pass *p, const struct weight *w, int64_t at,
     const int64_t blocks = w->cols / (2 * bytes);
     const uint8_t *codes = (const uint8_t *)w->data + at * (w->cols / 2);
     const uint8_t *scales = w->block_scale + at * blocks;
-    float row[LANES] = {0}, *input = p->input_largest;
+    float largest = 0, *input = p->input_largest;
     for (int64_t b = 0; b < blocks; b++, codes += bytes) {
         const float scale = values[scales[b]];
         uint64_t sums = 0;
         for (int i = 0; i < bytes; i += 8, input += LANES)
-            sums += eight_bytes(p->tables, codes + i, scale, count, input, row);
+            sums += eight_bytes(p->tables, codes + i, scale, count, input);
         end_block(p, codes, bytes, scales[b], scale, sums);
+        largest = larger(e2m1_decode((uint8_t)largest_code(codes, bytes, sums)) * scale, largest);
     }
-    for (int k = 1; k < LANES; k++) row[0] = larger(row[k], row[0]);
-    return row[0];
+    return largest;
 }
 
 static void code_rows(struct pass *p, const struct weight *w, int64_t first, int64_t step,
@@ -135,28 +157,41 @@ static void fp8_row(const struct pass_tables *t, const struct weight *w, int64_t
     }
 }
 
-static float plain_row(struct pass *p, const float *restrict x, int64_t n) {
-    enum { WIDE = 8 };
-    double square[WIDE] = {0};
-    float *restrict input = p->input_largest;
-    float largest = 0;
-    uint64_t zeros = 0, bad = 0;
+/* Magnitudes in place of the values, 0 for NaN and Inf; as integers, whose comparisons compilers
+ * make four at a time. */
+static void take_magnitudes(struct pass *p, float *x, int64_t n) {
+    int32_t zeros = 0, bad = 0;
     for (int64_t k = 0; k < n; k++) {
-        const float a = fabsf(x[k]);
-        zeros += a == 0;
-        bad += !(a <= 3.402823466e38f);
+        int32_t u;
+        memcpy(&u, x + k, sizeof u);
+        u &= 0x7FFFFFFF;
+        zeros += u == 0;
+        bad += u > 0x7F7FFFFF;
+        u = u > 0x7F7FFFFF ? 0 : u;
+        memcpy(x + k, &u, sizeof u);
     }
-    for (int64_t k = 0; k < n; k++) {
-        const float a = fabsf(x[k]);
-        const float v = a <= 3.402823466e38f ? a : 0; /* counted above, and left out */
-        input[k] = larger(v, input[k]);
-        largest = larger(v, largest);
-        square[k % WIDE] += (double)v * v;
+    p->zeros += (uint64_t)zeros;
+    p->not_finite += (uint64_t)bad;
+}
+
+static float plain_row(struct pass *p, float *restrict x, int64_t n) {
+    double square[LANES] = {0};
+    float largest[LANES] = {0};
+    int64_t k = 0;
+    take_magnitudes(p, x, n);
+    for (; k + LANES <= n; k += LANES) {
+        raise_to(p->input_largest + k, x + k);
+        raise_to(largest, x + k);
+        for (int i = 0; i < LANES; i++) square[i] += (double)x[k + i] * x[k + i];
     }
-    for (int i = 0; i < WIDE; i++) p->square += square[i];
-    p->zeros += zeros;
-    p->not_finite += bad;
-    return largest;
+    for (; k < n; k++) {
+        p->input_largest[k] = larger(x[k], p->input_largest[k]);
+        largest[0] = larger(x[k], largest[0]);
+        square[0] += (double)x[k] * x[k];
+    }
+    for (int i = 0; i < LANES; i++) p->square += square[i];
+    for (int i = 1; i < LANES; i++) largest[0] = larger(largest[i], largest[0]);
+    return largest[0];
 }
 
 void pass_rows(struct pass *p, const struct weight *w, int64_t first, int64_t step, int64_t count,

@@ -16,7 +16,7 @@ const struct weights_rule weights_rules[] = {
     {"global_inverted", NAN, 1e4, "the same, and 1 over the scale is what siblings have",
      "healthy models: 0.02 to 40"},
     {"scale_zero", 0.01, 0.25, "share of block scales that are 0", "healthy models: 0"},
-    {"zero_codes", 0.15, 0.25, "share of zero codes", "normal distribution 0.068, Laplace 0.128"},
+    {"zero_codes", 0.2, 0.25, "share of zero codes", "normal distribution 0.068, Laplace 0.128"},
     {"smoothquant", NAN, 0.25,
      "share of zero codes, where channels are outliers and most blocks are theirs",
      "one real case: 0.45 with 20 % outlier channels and 98 % of the blocks hit"},

@@ -87,7 +87,7 @@ extern const size_t weights_rule_count;
 
 struct weights_report {
     const char *path, *reference;    /* the latter NULL without one */
-    struct weights_matrix *matrices; /* in the order of the files' names */
+    struct weights_matrix *matrices; /* by layer, then name */
     size_t count;
     struct weights_finding *findings; /* the worst first */
     size_t finding_count;
