@@ -38,8 +38,14 @@ const struct command command_table[] = {
      command_score},
     {"inspect", IN_INSPECT, "MODEL", 1, 1, "what is in a checkpoint, and what it will need",
      "Shows tensors, number formats, the dialect of the quantisation, the family and the memory "
-     "plan. A folder with config.json alone will do.",
-     "imp inspect models/smollm2-nvfp4\nimp inspect models/smollm2-nvfp4 --memory --ctx 4096",
+     "plan. A folder with config.json alone will do.\n\n"
+     "With --weights every linear is read once: zero codes, block scales, ranges of channels, "
+     "blocks that outliers dominate, the expected error. Findings are broken, weak or notes, and "
+     "say what they were judged against: the format, a normal distribution alone, the same part "
+     "in other layers or experts, or the model of --reference. The exit status is 2 if anything "
+     "is broken.",
+     "imp inspect models/smollm2-nvfp4\nimp inspect models/smollm2-nvfp4 --memory --ctx 4096\n"
+     "imp inspect models/nvfp4 --weights --reference models/bf16",
      command_inspect},
     {"quantize", IN_QUANTIZE, "SOURCE DESTINATION", 2, 2, "make an NVFP4 checkpoint",
      "SOURCE is a folder of BF16, F16 or F32 SafeTensors, gpt-oss's MXFP4 among them, or a GGUF "

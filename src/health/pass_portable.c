@@ -65,19 +65,32 @@ static bool stands_alone(const uint8_t *codes, int bytes) {
     return e2m1_decode((uint8_t)first) >= 4 * e2m1_decode((uint8_t)second);
 }
 
-/* 16 weights: their sums, and their magnitudes into the maxima of the inputs. */
-static inline uint64_t eight_bytes(const struct pass_tables *t, const uint8_t *codes, float scale,
-                                   uint32_t count[4][256], float *restrict input) {
-    float v[LANES];
-    uint64_t sums = 0;
-    for (int i = 0; i < 8; i++) {
-        const uint8_t b = codes[i];
-        count[i & 3][b]++; /* four counters: equal bytes in a row need not wait for each other */
-        sums += t->sums[b];
-        memcpy(v + 2 * i, t->magnitude[b], 2 * sizeof *v);
+/* The magnitudes of 8 bytes of codes under a scale, into the maxima of their inputs. Halves of
+ * registers are loaded from the table: pairs that go through memory would be waited for. */
+static inline void raise_inputs(float *restrict input, const struct pass_tables *t,
+                                const uint8_t *codes, float scale) {
+#ifdef __SSE__
+    const __m128 s = _mm_set1_ps(scale);
+    for (int i = 0; i < 8; i += 2, input += 4) {
+        __m128 v = _mm_loadl_pi(_mm_setzero_ps(), (const __m64 *)t->magnitude[codes[i]]);
+        v = _mm_loadh_pi(v, (const __m64 *)t->magnitude[codes[i + 1]]);
+        _mm_storeu_ps(input, _mm_max_ps(_mm_loadu_ps(input), _mm_mul_ps(v, s)));
     }
-    for (int k = 0; k < LANES; k++) v[k] *= scale;
-    raise_to(input, v);
+#else
+    for (int k = 0; k < LANES; k++)
+        input[k] = larger(t->magnitude[codes[k / 2]][k & 1] * scale, input[k]);
+#endif
+}
+
+/* The sums of 8 bytes of codes, and the bytes counted. */
+static inline uint64_t eight_bytes(const struct pass_tables *t, const uint8_t *codes,
+                                   uint32_t count[4][256]) {
+    uint64_t sums = 0, word;
+    memcpy(&word, codes, sizeof word);
+    for (int i = 0; i < 8; i++, word >>= 8) {
+        count[i & 3][word & 0xFF]++; /* four counters: equal bytes in a row need not wait */
+        sums += t->sums[word & 0xFF];
+    }
     return sums;
 }
 
@@ -115,8 +128,10 @@ static inline float code_row(struct pass *p, const struct weight *w, int64_t at,
     for (int64_t b = 0; b < blocks; b++, codes += bytes) {
         const float scale = values[scales[b]];
         uint64_t sums = 0;
-        for (int i = 0; i < bytes; i += 8, input += LANES)
-            sums += eight_bytes(p->tables, codes + i, scale, count, input);
+        for (int i = 0; i < bytes; i += 8, input += LANES) {
+            raise_inputs(input, p->tables, codes + i, scale);
+            sums += eight_bytes(p->tables, codes + i, count);
+        }
         end_block(p, codes, bytes, scales[b], scale, sums);
         largest = larger(e2m1_decode((uint8_t)largest_code(codes, bytes, sums)) * scale, largest);
     }
