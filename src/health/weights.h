@@ -44,7 +44,7 @@ struct weights_matrix {
     struct weights_scales {
         uint64_t zero, saturated, nan, negative; /* saturated: 448 */
         int smallest, largest;                   /* as bytes, of those that are numbers; -1: none */
-        uint64_t bins[WEIGHTS_SCALE_BINS];       /* byte & 0x7F, or an E8M0 byte, by eighths ... */
+        uint64_t bins[WEIGHTS_SCALE_BINS];       /* by exponent; E8M0: upper half */
         uint64_t at_largest, below_largest;      /* blocks with that byte; with the one before */
         double sixes_largest, sixes_rest; /* codes of magnitude 6 a block, there and elsewhere */
     } scales;
