@@ -16,7 +16,7 @@ const struct weights_rule weights_rules[] = {
     {"global_inverted", NAN, 1e4, "the same, and 1 over the scale is what siblings have",
      "healthy models measured: 0.1 to 9"},
     {"scale_zero", 0.01, 0.25, "share of block scales that are 0",
-     "a judgement: block scales underflow below 1/200,000 of the largest"},
+     "a judgement: block scales underflow below 1/450,000 of the largest"},
     {"zero_codes", 0.2, 0.25, "share of zero codes", "normal distribution 0.068, Laplace 0.128"},
     {"smoothquant", NAN, 0.25,
      "share of zero codes, where channels are outliers and most blocks are theirs",
