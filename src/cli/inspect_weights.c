@@ -6,7 +6,7 @@
 
 #include "base/thread.h"
 #include "cli/terminal.h"
-#include "health/weights.h"
+#include "health/health.h"
 
 /* One line of the table: a matrix, or a part of all experts of a layer. */
 struct line {
@@ -22,7 +22,7 @@ static bool same_line(const struct weights_matrix *a, const struct weights_matri
 }
 
 /* Of experts: means, but the worst channel range and error against the reference. */
-static struct line make_line(const struct weights_report *r, size_t at) {
+static struct line make_line(const struct health_report *r, size_t at) {
     const struct weights_matrix *first = &r->matrices[at];
     struct line l = {.first = first, .codes = first->has_codes};
     size_t n = 0;
@@ -51,7 +51,7 @@ static struct line make_line(const struct weights_report *r, size_t at) {
     return l;
 }
 
-static bool begins_line(const struct weights_report *r, size_t at) {
+static bool begins_line(const struct health_report *r, size_t at) {
     const struct weights_matrix *m = &r->matrices[at];
     for (size_t i = at; m->expert >= 0 && i-- > 0 && r->matrices[i].layer == m->layer;) {
         if (same_line(&r->matrices[i], m)) return false;
@@ -83,7 +83,7 @@ static void print_line(const struct line *l, bool reference) {
     puts("");
 }
 
-static void print_table(const struct weights_report *r) {
+static void print_table(const struct health_report *r) {
     printf("%5s %-36s %-5s %13s %6s %7s %6s %7s %6s%s\n", "layer", "linear", "", "shape", "zero%",
            "blocks%", "error", "range", "outl%", r->reference ? " against" : "");
     for (size_t i = 0; i < r->count; i++) {
@@ -120,7 +120,7 @@ static char shade(double value, double healthy, double broken) {
     return shades[at > last ? last : at];
 }
 
-static double worst_of(const struct weights_report *r, const char *part, int layer, bool zeros) {
+static double worst_of(const struct health_report *r, const char *part, int layer, bool zeros) {
     double worst = -1;
     for (size_t i = 0; i < r->count; i++) {
         const struct weights_matrix *m = &r->matrices[i];
@@ -131,7 +131,7 @@ static double worst_of(const struct weights_report *r, const char *part, int lay
 }
 
 /* A row for each part, a column for each layer. */
-static void print_map(const struct weights_report *r, const struct grid *g, bool zeros) {
+static void print_map(const struct health_report *r, const struct grid *g, bool zeros) {
     if (zeros)
         puts("\nzero codes by layer (worst expert): blank up to 9 %, @ from 25 %, _ no codes");
     else
@@ -146,7 +146,7 @@ static void print_map(const struct weights_report *r, const struct grid *g, bool
     }
 }
 
-static void print_maps(const struct weights_report *r) {
+static void print_maps(const struct health_report *r) {
     struct grid g = {0};
     for (size_t i = 0; i < r->count; i++) {
         const struct weights_matrix *m = &r->matrices[i];
@@ -159,27 +159,28 @@ static void print_maps(const struct weights_report *r) {
     print_map(r, &g, false);
 }
 
-static const char *judged(enum weights_basis basis) {
+static const char *judged(enum health_basis basis) {
     static const char *const words[] = {"by the format", "against a normal distribution alone",
-                                        "against its siblings", "against the reference"};
+                                        "against its siblings", "against the reference",
+                                        "against other files"};
     return words[basis];
 }
 
-static void print_findings(const struct weights_report *r) {
-    size_t count[WEIGHTS_LEVELS] = {0};
+static void print_findings(const struct health_report *r) {
+    size_t count[HEALTH_LEVELS] = {0};
     if (r->finding_count) puts("");
     for (size_t i = 0; i < r->finding_count; i++) {
-        const struct weights_finding *f = &r->findings[i];
+        const struct health_finding *f = &r->findings[i];
         count[f->level]++;
-        printf("%s: %s: %s [%s, judged %s]\n", weights_level_name(f->level),
+        printf("%s: %s: %s [%s, judged %s]\n", health_level_name(f->level),
                f->tensor ? f->tensor : "checkpoint", f->text, f->rule, judged(f->basis));
     }
     printf("\n%s: %zu broken, %zu weak, %zu notes in %zu matrices\n",
-           count[WEIGHTS_BROKEN] ? "broken" : "healthy", count[WEIGHTS_BROKEN], count[WEIGHTS_WEAK],
-           count[WEIGHTS_NOTE], r->count);
+           count[HEALTH_BROKEN] ? "broken" : "healthy", count[HEALTH_BROKEN], count[HEALTH_WEAK],
+           count[HEALTH_NOTE], r->count);
 }
 
-static void print_worst(const struct weights_report *r) {
+static void print_worst(const struct health_report *r) {
     const struct weights_matrix *worst = NULL;
     if (r->reference == NULL) return;
     for (size_t i = 0; i < r->count; i++) {
@@ -195,13 +196,13 @@ static void print_worst(const struct weights_report *r) {
 
 /* ---- the command ---- */
 
-static void print(const struct options *options, const struct weights_report *r) {
+static void print(const struct options *options, const struct health_report *r) {
     struct str text = {0};
     if (options_flag(options, OPT_JSON)) {
-        weights_report_json(r, &text);
+        health_report_json(r, &text);
         puts(text.data);
     } else if (options_flag(options, OPT_CSV)) {
-        weights_report_csv(r, &text);
+        health_report_csv(r, &text);
         fputs(text.data, stdout);
     } else {
         print_table(r);
@@ -213,26 +214,20 @@ static void print(const struct options *options, const struct weights_report *r)
 }
 
 int inspect_weights(const struct options *options, const char *path, imp_error *err) {
-    const struct log log = {0};
     const char *name = options_text(options, OPT_OTHER_MODEL);
-    struct checkpoint ck = {0}, reference = {0};
-    struct weights_report report = {0};
+    struct health_report report = {0};
     struct str other = {0};
     const int threads =
         options_given(options, OPT_THREADS) ? (int)options_int(options, OPT_THREADS) : cpu_count();
-    int rc = checkpoint_open(path, true, &log, &ck, err);
-    if (rc == 0 && name) rc = model_path(name, &other, err);
-    if (rc == 0 && name) rc = checkpoint_open(other.data, true, &log, &reference, err);
-    if (rc == 0) rc = weights_examine(&ck, name ? &reference : NULL, threads, &report, err);
+    int rc = name ? model_path(name, &other, err) : 0;
+    if (rc == 0) rc = health_examine(path, other.data, threads, &report, err);
     if (rc == 0) {
         print(options, &report);
         note(options, "%.2f GB in %.2f s: %.2f GB/s with %d threads", (double)report.bytes / 1e9,
              report.seconds, (double)report.bytes / 1e9 / report.seconds, threads);
-        rc = weights_worst(&report) == WEIGHTS_BROKEN ? 2 : 0;
+        rc = health_worst(&report) == HEALTH_BROKEN ? 2 : 0;
     }
-    weights_report_free(&report);
-    checkpoint_close(&reference);
-    checkpoint_close(&ck);
+    health_report_free(&report);
     str_free(&other);
     return rc;
 }

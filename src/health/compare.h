@@ -2,8 +2,8 @@
 #ifndef IMP_HEALTH_COMPARE_H
 #define IMP_HEALTH_COMPARE_H
 
+#include "health/health.h"
 #include "health/list.h"
-#include "health/weights.h"
 
 struct compare_sums {
     double a, b, ab;                         /* squares and products over all weights */

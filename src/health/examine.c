@@ -1,4 +1,4 @@
-/* weights_examine: batches of matrices, cut into stripes of rows for the pool, put together again
+/* health_examine: batches of matrices, cut into stripes of rows for the pool, put together again
  * in order. What stripes there are depends on the shapes alone. */
 #define XXH_INLINE_ALL
 #include <xxhash.h>
@@ -37,9 +37,9 @@ struct stripe {
 };
 
 struct examination {
-    struct checkpoint *ck, *reference;
+    struct checkpoint *ck, *reference; /* the latter NULL without one */
     struct list list, reference_list;
-    struct weights_report *report;
+    struct health_report *report;
     struct pool *pool;
     struct pass_tables tables;
     /* one batch */
@@ -52,24 +52,10 @@ struct examination {
 
 /* ---- a stripe, in any thread ---- */
 
-static size_t row_bytes(const struct weight *w) {
-    switch (w->format) {
-    case WEIGHT_F32:
-        return (size_t)w->cols * 4;
-    case WEIGHT_F16:
-    case WEIGHT_BF16:
-        return (size_t)w->cols * 2;
-    case WEIGHT_FP8:
-        return (size_t)w->cols;
-    default:
-        return (size_t)w->cols / 2;
-    }
-}
-
 /* Of the bytes as they lie; block scales too, or two experts of one sign pattern could be equal. */
 static uint64_t hash_rows(const struct list_view *v, int64_t from, int64_t count) {
     const struct weight *w = &v->weight;
-    const size_t bytes = row_bytes(w), blocks = summary_row_blocks(w);
+    const size_t bytes = weight_row_bytes(w), blocks = weight_block_row_bytes(w);
     uint64_t hash = 0;
     for (int64_t r = from; r < from + count; r++) {
         const size_t at = (size_t)(v->first + r * v->step);
@@ -164,7 +150,8 @@ static size_t run_batch(struct examination *x, size_t first) {
         begin_job(x, &x->list.items[i], &x->report->matrices[i]);
         if (x->job_count == before) continue;
         const struct list_view *v = &x->jobs[before].view;
-        bytes += (size_t)v->rows * (row_bytes(&v->weight) + summary_row_blocks(&v->weight));
+        bytes +=
+            (size_t)v->rows * (weight_row_bytes(&v->weight) + weight_block_row_bytes(&v->weight));
     }
     if (x->stripe_count) pool_run(x->pool, run_stripe, x, x->stripe_count);
     for (int j = 0; j < x->job_count; j++) put_together(x, &x->jobs[j]);
@@ -178,46 +165,80 @@ static size_t run_batch(struct examination *x, size_t first) {
     return i;
 }
 
-static void keep_paths(struct examination *x) {
-    struct weights_report *r = x->report;
-    r->path = arena_strndup(&r->arena, x->ck->path, strlen(x->ck->path));
-    if (x->reference)
-        r->reference = arena_strndup(&r->arena, x->reference->path, strlen(x->reference->path));
+static void read_weights(struct examination *x) {
+    struct health_report *r = x->report;
+    pass_tables_make(&x->tables);
+    r->count = x->list.count;
+    r->matrices = mem_zero(r->count, sizeof *r->matrices);
+    const double start = clock_ms();
+    for (size_t i = 0; i < r->count;) i = run_batch(x, i);
+    r->seconds = (clock_ms() - start) / 1000;
 }
 
-int weights_examine(struct checkpoint *ck, struct checkpoint *reference, int threads,
-                    struct weights_report *out, struct imp_error *err) {
+/* ---- all ---- */
+
+static int by_level(const void *a, const void *b) {
+    const struct health_finding *x = a, *y = b;
+    if (x->level != y->level) return x->level > y->level ? -1 : 1;
+    const int order = strcmp(x->tensor ? x->tensor : "", y->tensor ? y->tensor : "");
+    return order ? order : strcmp(x->rule, y->rule);
+}
+
+static int examine(struct checkpoint *ck, struct checkpoint *reference, int threads,
+                   struct health_report *out, struct imp_error *err) {
     struct examination x = {.ck = ck, .reference = reference, .report = out};
     struct arena names = {0};
-    *out = (struct weights_report){0};
-    ck->keep_bad_scales = true;
-    if (reference) reference->keep_bad_scales = true;
     list_linears(ck, &names, &x.list);
     if (reference) list_linears(reference, &names, &x.reference_list);
     int rc = 0;
     if (x.list.count == 0) rc = error_set(err, IMP_ERR_FILE, ck->path, "there are no weights");
     if (rc == 0) rc = pool_create(threads, &x.pool, err);
     if (rc == 0) {
-        keep_paths(&x);
-        pass_tables_make(&x.tables);
-        out->count = x.list.count;
-        out->matrices = mem_zero(out->count, sizeof *out->matrices);
-        const double start = clock_ms();
-        for (size_t i = 0; i < out->count;) i = run_batch(&x, i);
-        out->seconds = (clock_ms() - start) / 1000;
-        weights_judge(out);
+        judge_tensors(out, ck);
+        read_weights(&x);
+        judge_weights(out);
+        judge_declared(out, ck);
+        judge_text(out, ck);
+        qsort(out->findings, out->finding_count, sizeof *out->findings, by_level);
     }
     pool_destroy(x.pool);
     list_free(&x.list);
     list_free(&x.reference_list);
     arena_free(&names);
-    if (rc < 0) weights_report_free(out);
     return rc;
 }
 
-void weights_report_free(struct weights_report *report) {
+static int open_one(const char *path, struct checkpoint *ck, struct imp_error *err) {
+    static const struct log silent; /* what would be a remark is a finding here */
+    int rc = checkpoint_open(path, true, &silent, ck, err);
+    if (rc == 0) ck->keep_bad_scales = true;
+    return rc;
+}
+
+int health_examine(const char *path, const char *reference, int threads, struct health_report *out,
+                   struct imp_error *err) {
+    struct checkpoint ck = {0}, other = {0};
+    *out = (struct health_report){0};
+    int rc = open_one(path, &ck, err);
+    if (rc == 0 && reference) rc = open_one(reference, &other, err);
+    if (rc == 0) {
+        out->path = arena_strndup(&out->arena, path, strlen(path));
+        if (reference) out->reference = arena_strndup(&out->arena, reference, strlen(reference));
+        rc = examine(&ck, reference ? &other : NULL, threads, out, err);
+    }
+    checkpoint_close(&other);
+    checkpoint_close(&ck);
+    if (rc < 0) health_report_free(out);
+    return rc;
+}
+
+enum health_level health_worst(const struct health_report *r) {
+    return r->finding_count ? r->findings[0].level : HEALTH_NOTE;
+}
+
+void health_report_free(struct health_report *report) {
     free(report->matrices);
     free(report->findings);
     arena_free(&report->arena);
-    *report = (struct weights_report){0};
+    *report = (struct health_report){0};
 }

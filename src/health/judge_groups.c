@@ -51,29 +51,58 @@ static bool plausible(double largest) {
            largest < judge_rule("global_range")->broken;
 }
 
-static void judge_global(struct weights_report *r, struct weights_matrix *const *group, size_t n,
-                         size_t at) {
-    const struct weights_matrix *m = group[at];
-    size_t count = 0;
-    const double g = m->multiplier;
-    if (m->format != WEIGHT_NVFP4 || m->largest == 0) return;
-    if (g > 0 && isfinite(g) && plausible(m->largest)) return;
+static double tensor_scale(const struct weights_matrix *m) {
+    return m->multiplier;
+}
+
+static double input_scale(const struct weights_matrix *m) {
+    return m->input_multiplier;
+}
+
+/* The median of log2 of the others' scales; NAN if there are none. */
+static double median_of_others(struct weights_matrix *const *group, size_t n, size_t at,
+                               double (*scale)(const struct weights_matrix *)) {
     double *others = mem_alloc(n * sizeof *others);
+    size_t count = 0;
     for (size_t i = 0; i < n; i++) {
-        const double other = group[i]->multiplier;
-        if (i != at && group[i]->format == WEIGHT_NVFP4 && other > 0 && isfinite(other))
-            others[count++] = log2(other);
+        if (i == at || group[i]->problem || group[i]->format != WEIGHT_NVFP4) continue;
+        const double other = scale(group[i]);
+        if (other > 0 && isfinite(other)) others[count++] = log2(other);
     }
     const double middle = median(others, count);
     free(others);
+    return middle;
+}
+
+static void judge_global(struct health_report *r, struct weights_matrix *const *group, size_t n,
+                         size_t at) {
+    const struct weights_matrix *m = group[at];
+    const double g = m->multiplier;
+    if (m->format != WEIGHT_NVFP4 || m->largest == 0) return;
+    if (g > 0 && isfinite(g) && plausible(m->largest)) return;
+    const double middle = median_of_others(group, n, at, tensor_scale);
     /* The scale without the units that all blocks share: were it 1/g, would it be plausible? */
-    const bool inverted =
-        g > 0 && isfinite(g) &&
-        (count > 0 && middle < 0 ? fabs(log2(g) + middle) < 5 : plausible(m->largest / g / g));
-    judge_add(r, inverted ? "global_inverted" : "global_range", WEIGHTS_BROKEN,
-              count > 0 && inverted ? BASIS_SIBLINGS : BASIS_GAUSSIAN, m, NULL, m->largest,
-              "the tensor's scale %.4g makes the largest weight %.4g%s", g, m->largest,
+    const bool inverted = g > 0 && isfinite(g) &&
+                          (middle < 0 ? fabs(log2(g) + middle) < 5 : plausible(m->largest / g / g));
+    judge_add(r, inverted ? "global_inverted" : "global_range", HEALTH_BROKEN,
+              !isnan(middle) && inverted ? BASIS_SIBLINGS : BASIS_GAUSSIAN, m->name, NULL,
+              m->largest, "the tensor's scale %.4g makes the largest weight %.4g%s", g, m->largest,
               inverted ? ": it is the inverse of what it should be" : "");
+}
+
+/* Over 1 the scale says that inputs reach 2688, which a layer with a few huge activations may have;
+ * not if 1 over it is what its siblings have. */
+static void judge_input(struct health_report *r, struct weights_matrix *const *group, size_t n,
+                        size_t at) {
+    const struct weights_matrix *m = group[at];
+    const double g = m->input_multiplier;
+    if (m->format != WEIGHT_NVFP4 || !(g > judge_rule("input_inverted")->broken)) return;
+    const double middle = median_of_others(group, n, at, input_scale);
+    if (!(middle < 0 && fabs(log2(g) + middle) < 5)) return;
+    judge_add(r, "input_inverted", HEALTH_BROKEN, BASIS_SIBLINGS, m->name, NULL, g,
+              "the input's scale is %.4g, that of its siblings %.4g: it is the inverse of what it "
+              "should be",
+              g, exp2(middle));
 }
 
 /* ---- norms ---- */
@@ -90,30 +119,30 @@ static struct spread norms(struct weights_matrix *const *group, size_t n) {
 }
 
 /* One expert among those of its layer: a factor of a power of two is an exponent gone wrong. */
-static void judge_expert(struct weights_report *r, const struct weights_matrix *m,
+static void judge_expert(struct health_report *r, const struct weights_matrix *m,
                          const struct spread *s) {
     if (s->count < FEW_SIBLINGS || !usable(m)) return;
     const double off = log2(m->rms) - s->median, power = round(off);
     if (power == 0 || s->deviation > 0.1) return;
     if (fabs(off - power) > judge_rule("expert_factor")->broken) return;
-    judge_add(r, "expert_factor", WEIGHTS_BROKEN, BASIS_SIBLINGS, m, NULL, exp2(off),
+    judge_add(r, "expert_factor", HEALTH_BROKEN, BASIS_SIBLINGS, m->name, NULL, exp2(off),
               "its RMS is %.3f times the median of the %zu experts of its layer, whose median "
               "deviation is %.1f %%",
               exp2(off), s->count, 100 * (exp2(s->deviation) - 1));
 }
 
-static void judge_norm(struct weights_report *r, const struct weights_matrix *m,
+static void judge_norm(struct health_report *r, const struct weights_matrix *m,
                        const struct spread *s) {
     if (s->count < FEW_SIBLINGS || !usable(m)) return;
     const double off = log2(m->rms) - s->median, limit = log2(judge_rule("norm")->weak);
     if (fabs(off) < fmax(limit, 8 * s->deviation)) return;
-    judge_add(r, "norm", WEIGHTS_WEAK, BASIS_SIBLINGS, m, NULL, exp2(fabs(off)),
+    judge_add(r, "norm", HEALTH_WEAK, BASIS_SIBLINGS, m->name, NULL, exp2(fabs(off)),
               "its RMS is %.3g times the median of the same part in %zu layers", exp2(off),
               s->count);
 }
 
 /* One part: of all layers; of experts, layer by layer. */
-static void judge_part(struct weights_report *r, struct weights_matrix **part, size_t n) {
+static void judge_part(struct health_report *r, struct weights_matrix **part, size_t n) {
     const bool experts = part[0]->expert >= 0;
     struct spread s = {0};
     for (size_t i = 0, end = 0; i < n; i++) {
@@ -123,6 +152,7 @@ static void judge_part(struct weights_report *r, struct weights_matrix **part, s
         }
         if (part[i]->problem) continue;
         judge_global(r, part, n, i);
+        judge_input(r, part, n, i);
         if (experts)
             judge_expert(r, part[i], &s);
         else
@@ -130,7 +160,7 @@ static void judge_part(struct weights_report *r, struct weights_matrix **part, s
     }
 }
 
-static void judge_siblings(struct weights_report *r, struct weights_matrix **sorted, size_t count) {
+static void judge_siblings(struct health_report *r, struct weights_matrix **sorted, size_t count) {
     for (size_t first = 0, end; first < count; first = end) {
         for (end = first + 1; end < count && strcmp(sorted[end]->part, sorted[first]->part) == 0;)
             end++;
@@ -173,7 +203,7 @@ static bool has_copy(struct weights_matrix *const *sorted, size_t count,
 }
 
 /* A model made of another by repeating layers or experts has copies of all that they hold. */
-static bool made_of_copies(const struct weights_report *r, struct weights_matrix *const *sorted,
+static bool made_of_copies(const struct health_report *r, struct weights_matrix *const *sorted,
                            const struct weights_matrix *a, const struct weights_matrix *b) {
     size_t all = 0;
     if (strcmp(a->part, b->part) != 0) return false;
@@ -187,33 +217,37 @@ static bool made_of_copies(const struct weights_report *r, struct weights_matrix
     return all > 1;
 }
 
-static void judge_copies(struct weights_report *r, struct weights_matrix **sorted, size_t count) {
+static void judge_copies(struct health_report *r, struct weights_matrix **sorted, size_t count) {
     qsort(sorted, count, sizeof *sorted, by_hash);
     for (size_t i = 1; i < count; i++) {
         const struct weights_matrix *a = sorted[i - 1], *b = sorted[i];
         if (a->problem || b->problem || !copies(a, b)) continue;
         const bool made = made_of_copies(r, sorted, b, a);
-        judge_add(r, "copy", made ? WEIGHTS_NOTE : WEIGHTS_BROKEN, BASIS_SIBLINGS, b, a, 1,
-                  "the same bytes as %s%s", a->name, made ? ", as all of its layer or expert" : "");
+        judge_add(r, "copy", made ? HEALTH_NOTE : HEALTH_BROKEN, BASIS_SIBLINGS, b->name, a->name,
+                  1, "the same bytes as %s%s", a->name,
+                  made ? ", as all of its layer or expert" : "");
     }
 }
 
 /* ---- shards ---- */
 
-static const struct weights_matrix *shard(const struct weights_report *r,
-                                          const struct weights_matrix *of, const char *end) {
-    const size_t n = strlen(of->part) - strlen(strrchr(of->part, '.') + 1);
-    for (size_t i = 0; i < r->count; i++) {
-        const struct weights_matrix *m = &r->matrices[i];
-        if (m->layer == of->layer && m->expert == of->expert && !m->problem &&
-            strncmp(m->part, of->part, n) == 0 && strcmp(m->part + n, end) == 0)
-            return m->format == WEIGHT_NVFP4 ? m : NULL;
+/* The matrix beside r->matrices[at], in the same layer and module, whose name ends so; the report
+ * is in the order of layers and names. */
+static const struct weights_matrix *shard(const struct health_report *r, size_t at,
+                                          const char *end) {
+    const struct weights_matrix *of = &r->matrices[at];
+    const size_t n = (size_t)(strrchr(of->name, '.') + 1 - of->name);
+    while (at > 0 && strncmp(r->matrices[at - 1].name, of->name, n) == 0) at--;
+    for (; at < r->count && strncmp(r->matrices[at].name, of->name, n) == 0; at++) {
+        const struct weights_matrix *m = &r->matrices[at];
+        if (strcmp(m->name + n, end) == 0)
+            return m->problem || m->format != WEIGHT_NVFP4 ? NULL : m;
     }
     return NULL;
 }
 
 /* One note for all of them: this program keeps a scale for each, others take the largest. */
-static void judge_shards(struct weights_report *r) {
+static void judge_shards(struct health_report *r) {
     static const char *const pairs[][2] = {
         {"q_proj", "k_proj"}, {"q_proj", "v_proj"}, {"gate_proj", "up_proj"}};
     const struct weights_matrix *worst = NULL, *beside = NULL;
@@ -221,11 +255,11 @@ static void judge_shards(struct weights_report *r) {
     size_t count = 0;
     for (size_t i = 0; i < r->count; i++) {
         const struct weights_matrix *m = &r->matrices[i];
-        const char *leaf = strrchr(m->part, '.');
-        if (m->problem || m->format != WEIGHT_NVFP4 || leaf == NULL || m->expert >= 0) continue;
+        const char *leaf = strrchr(m->name, '.');
+        if (m->problem || m->format != WEIGHT_NVFP4 || leaf == NULL) continue;
         for (size_t p = 0; p < sizeof pairs / sizeof *pairs; p++) {
             if (strcmp(leaf + 1, pairs[p][0]) != 0) continue;
-            const struct weights_matrix *other = shard(r, m, pairs[p][1]);
+            const struct weights_matrix *other = shard(r, i, pairs[p][1]);
             if (other == NULL || other->multiplier == m->multiplier) continue;
             const double ratio = exp2(fabs(log2(m->multiplier / other->multiplier)));
             count++;
@@ -236,13 +270,14 @@ static void judge_shards(struct weights_report *r) {
         }
     }
     if (worst)
-        judge_add(r, "globals_of_shards", WEIGHTS_NOTE, BASIS_FORMAT, worst, beside, worst_ratio,
+        judge_add(r, "globals_of_shards", HEALTH_NOTE, BASIS_FORMAT, worst->name, beside->name,
+                  worst_ratio,
                   "%zu pairs of linears that some runtimes fuse have scales of their own, up to "
                   "%.3gx apart: a runtime that keeps one of them loses range",
                   count, worst_ratio);
 }
 
-void judge_groups(struct weights_report *r) {
+void judge_groups(struct health_report *r) {
     struct weights_matrix **sorted = mem_alloc(r->count * sizeof(struct weights_matrix *));
     for (size_t i = 0; i < r->count; i++) sorted[i] = &r->matrices[i];
     qsort(sorted, r->count, sizeof *sorted, by_part);

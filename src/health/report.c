@@ -2,7 +2,7 @@
 #include <math.h>
 #include <string.h>
 
-#include "health/weights.h"
+#include "health/health.h"
 #include "num/fp.h"
 
 static void key(struct str *out, const char *name) {
@@ -117,11 +117,11 @@ static void put_matrix(struct str *out, const struct weights_matrix *m) {
     str_add_char(out, '}');
 }
 
-static void put_finding(struct str *out, const struct weights_finding *f) {
+static void put_finding(struct str *out, const struct health_finding *f) {
     open(out, NULL);
     put_text(out, "rule", f->rule);
-    put_text(out, "level", weights_level_name(f->level));
-    put_text(out, "judged_against", weights_basis_name(f->basis));
+    put_text(out, "level", health_level_name(f->level));
+    put_text(out, "judged_against", health_basis_name(f->basis));
     put_text(out, "tensor", f->tensor);
     put_text(out, "other", f->other);
     put_number(out, "value", f->value);
@@ -130,11 +130,11 @@ static void put_finding(struct str *out, const struct weights_finding *f) {
     str_add_char(out, '}');
 }
 
-void weights_report_json(const struct weights_report *r, struct str *out) {
+void health_report_json(const struct health_report *r, struct str *out) {
     str_add_char(out, '{');
     put_text(out, "path", r->path);
     put_text(out, "reference", r->reference);
-    put_text(out, "verdict", weights_worst(r) == WEIGHTS_BROKEN ? "broken" : "healthy");
+    put_text(out, "verdict", health_worst(r) == HEALTH_BROKEN ? "broken" : "healthy");
     put_count(out, "bytes", r->bytes);
     put_number(out, "seconds", r->seconds);
     put_count(out, "compared", r->compared);
@@ -153,7 +153,7 @@ static void csv_number(struct str *out, double value) {
     if (isfinite(value)) str_printf(out, "%.9g", value);
 }
 
-void weights_report_csv(const struct weights_report *r, struct str *out) {
+void health_report_csv(const struct health_report *r, struct str *out) {
     str_add_text(out, "name,format,rows,cols,multiplier,rms,largest,zero_share,output_range,"
                       "input_range,input_outliers,dominated_share,estimated_error,scales_zero,"
                       "scales_saturated,scales_nan,reference_error,cosine,norm_ratio\n");

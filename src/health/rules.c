@@ -5,7 +5,7 @@
 #include "base/error.h"
 #include "health/judge.h"
 
-const struct weights_rule weights_rules[] = {
+const struct health_rule health_rules[] = {
     {"unreadable", NAN, NAN, "the linear cannot be read", "the formats"},
     {"scale_nan", NAN, 0, "block scales that are NaN", "E4M3 and E8M0"},
     {"scale_negative", NAN, 0, "block scales with a sign", "block scales are magnitudes"},
@@ -37,6 +37,10 @@ const struct weights_rule weights_rules[] = {
     {"copy", NAN, 0, "two matrices of the same bytes", "no two trained linears are"},
     {"globals_of_shards", 1, NAN, "ratio of the tensor scales of linears that runtimes fuse",
      "makers share one"},
+    {"input_inverted", NAN, 1, "scale of a linear's input, where 1 over it is what siblings have",
+     "healthy models measured: 0.0004 to 0.01"},
+    {"input_scale", NAN, NAN, "linears without a usable input scale, where the others have one",
+     "calibration that did not reach an expert"},
     {"reference_error", 0.2, 0.5, "relative RMS error against the reference",
      "NVFP4 and MXFP4 give 0.05 to 0.2, mostly 0.1"},
     {"reference_factor", NAN, 0.2, "log2 of the ratio of norms of matrices that are parallel",
@@ -44,22 +48,49 @@ const struct weights_rule weights_rules[] = {
     {"reference_rescaled", NAN, NAN,
      "error against the reference that a factor for each channel explains",
      "AWQ and SmoothQuant move factors between layers"},
+    /* ---- one file against another ---- */
+    {"config", NAN, NAN, "config.json is one of a model", "its fields"},
+    {"tensor_missing", NAN, NAN, "tensors that the model of config.json needs", "config.json"},
+    {"tensor_shape", NAN, NAN, "tensors that have another shape there", "config.json"},
+    {"tensor_extra", NAN, NAN, "tensors that the model has no use for", "config.json"},
+    {"ignored_quantised", NAN, NAN, "quantised linears on the list of those that are not",
+     "the quantisation's configuration"},
+    {"target_plain", NAN, NAN, "unquantised linears that are to be quantised",
+     "the quantisation's configuration"},
+    {"ignore_unmatched", NAN, NAN, "names on the list of the unquantised that nothing has",
+     "the quantisation's configuration"},
+    {"format", NAN, NAN, "formats that are announced or stored, but not both",
+     "the quantisation's configuration"},
+    {"dialect", NAN, NAN, "tensors by the names of the other maker of tools",
+     "the quantisation's configuration"},
+    {"tokenizer", NAN, NAN, "the tokenizer is there and can be read", "its own file"},
+    {"tokenizer_size", 0.9, 1, "ids over the model's rows; weak below, broken above",
+     "published models: 0.99 to 1"},
+    {"tokenizer_regex", NAN, NAN, "Mistral's vocabulary under Llama 3's expression",
+     "transformers' warning of an incorrect regex pattern"},
+    {"template", NAN, NAN, "the chat template is there, is read, renders a question and its answer",
+     "its own file"},
+    {"template_tokens", NAN, NAN, "markers of the template that are tokens", "the tokenizer"},
+    {"eos", NAN, NAN, "there are end tokens, and the tokenizer knows them",
+     "config.json, generation_config.json"},
+    {"eos_of_turn", NAN, NAN, "the token behind a reply in the template is an end token",
+     "config.json, generation_config.json"},
 };
-const size_t weights_rule_count = sizeof weights_rules / sizeof *weights_rules;
+const size_t health_rule_count = sizeof health_rules / sizeof *health_rules;
 
-const struct weights_rule *judge_rule(const char *id) {
+const struct health_rule *judge_rule(const char *id) {
     size_t i = 0;
-    while (i < weights_rule_count && strcmp(weights_rules[i].id, id) != 0) i++;
-    check(i < weights_rule_count);
-    return &weights_rules[i];
+    while (i < health_rule_count && strcmp(health_rules[i].id, id) != 0) i++;
+    check(i < health_rule_count);
+    return &health_rules[i];
 }
 
-const char *weights_level_name(enum weights_level level) {
+const char *health_level_name(enum health_level level) {
     static const char *const names[] = {"note", "weak", "broken"};
     return names[level];
 }
 
-const char *weights_basis_name(enum weights_basis basis) {
-    static const char *const names[] = {"format", "gaussian", "siblings", "reference"};
+const char *health_basis_name(enum health_basis basis) {
+    static const char *const names[] = {"format", "gaussian", "siblings", "reference", "files"};
     return names[basis];
 }

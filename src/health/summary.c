@@ -4,14 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "num/nvfp4.h"
-
 enum { E4M3_NAN = 0x7F, E4M3_LARGEST = 0x7E, E8M0_NAN = 0xFF };
-
-size_t summary_row_blocks(const struct weight *w) {
-    if (w->format == WEIGHT_NVFP4) return (size_t)w->cols / NVFP4_BLOCK;
-    return w->format == WEIGHT_MXFP4 ? (size_t)w->cols / MXFP4_BLOCK : 0;
-}
 
 void summary_add(struct pass *to, const struct pass *more, int64_t cols) {
     for (int b = 0; b < 256; b++) {
@@ -110,7 +103,7 @@ void summary_finish(const struct list_view *view, const struct pass *p, const fl
                     struct weights_matrix *out) {
     const struct weight *w = &view->weight;
     const double n = (double)view->rows * (double)w->cols, multiplier = fabs((double)w->multiplier);
-    const bool codes = summary_row_blocks(w) > 0;
+    const bool codes = weight_block_row_bytes(w) > 0;
     struct weight part = *w;
     part.rows = view->rows;
     out->format = w->format;

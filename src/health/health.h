@@ -1,13 +1,17 @@
-/* Whether the weights of a checkpoint are any good: statistics of every linear, taken in one pass,
- * and findings, computed by rules from the statistics. Nothing is printed here.
+/* Whether a checkpoint is any good: statistics of every linear, taken in one pass, and findings, by
+ * rules over the statistics and over what the checkpoint's files say of each other. Nothing is
+ * printed here.
  *
  * A matrix is a linear of the language model, or gate, up or down of one expert, however the file
- * stores experts. docs/weights.md explains the numbers and the thresholds. weights_examine reads
+ * stores experts. docs/weights.md explains the numbers and the thresholds. health_examine reads
  * with as many threads as it is told; its results depend on their number in no bit. */
-#ifndef IMP_HEALTH_WEIGHTS_H
-#define IMP_HEALTH_WEIGHTS_H
+#ifndef IMP_HEALTH_HEALTH_H
+#define IMP_HEALTH_HEALTH_H
 
-#include "load/checkpoint.h"
+#include "base/arena.h"
+#include "base/str.h"
+#include "imp/imp.h"
+#include "load/weight.h"
 
 enum { WEIGHTS_CODES = 16, WEIGHTS_SCALE_BINS = 16 };
 
@@ -58,38 +62,39 @@ struct weights_matrix {
         rescaled; /* the error that is left if every channel, input or output, may have a factor */
 };
 
-enum weights_level { WEIGHTS_NOTE, WEIGHTS_WEAK, WEIGHTS_BROKEN, WEIGHTS_LEVELS };
-enum weights_basis {
+enum health_level { HEALTH_NOTE, HEALTH_WEAK, HEALTH_BROKEN, HEALTH_LEVELS };
+enum health_basis {
     BASIS_FORMAT,    /* no number of a healthy file can be so */
     BASIS_GAUSSIAN,  /* what normally distributed weights would give, and nothing else */
     BASIS_SIBLINGS,  /* the same part in other layers, or other experts */
     BASIS_REFERENCE, /* the other model */
+    BASIS_FILES,     /* another file of the checkpoint */
 };
 
-struct weights_finding {
-    const char *rule; /* "zero_codes": a row of weights_rules */
-    enum weights_level level;
-    enum weights_basis basis;
-    const char *tensor; /* a matrix's name, or NULL: the whole checkpoint */
+struct health_finding {
+    const char *rule; /* "zero_codes": a row of health_rules */
+    enum health_level level;
+    enum health_basis basis;
+    const char *tensor; /* of a matrix or tensor, or NULL: the whole checkpoint */
     const char *other;  /* a second one, or NULL */
     double value, threshold;
     const char *text; /* one sentence with the numbers */
 };
 
-struct weights_rule {
+struct health_rule {
     const char *id;
     double weak, broken; /* thresholds; NAN: the rule has no such level, or is no threshold */
     const char *meaning; /* what is measured, against what */
     const char *source;  /* where the thresholds come from */
 };
-extern const struct weights_rule weights_rules[];
-extern const size_t weights_rule_count;
+extern const struct health_rule health_rules[];
+extern const size_t health_rule_count;
 
-struct weights_report {
+struct health_report {
     const char *path, *reference;    /* the latter NULL without one */
     struct weights_matrix *matrices; /* by layer, then name */
     size_t count;
-    struct weights_finding *findings; /* the worst first */
+    struct health_finding *findings; /* the worst first */
     size_t finding_count;
     uint64_t bytes;  /* read, of the checkpoint itself */
     double seconds;  /* for reading them, without opening */
@@ -97,19 +102,20 @@ struct weights_report {
     struct arena arena;
 };
 
-/* ck (and reference, or NULL) must be open and are changed: scales are no longer checked. The
- * report keeps nothing of them. IMP_ERR_FILE without a single linear. */
-int weights_examine(struct checkpoint *ck, struct checkpoint *reference, int threads,
-                    struct weights_report *out, struct imp_error *err);
-void weights_report_free(struct weights_report *report); /* zeroed is fine */
+/* path: as checkpoint_open takes it; reference: the same model in another format, or NULL. What is
+ * wrong inside the files is a finding; an error is what leaves nothing to examine: files that
+ * cannot be opened or are cut short, a broken config.json, not a single linear. */
+int health_examine(const char *path, const char *reference, int threads, struct health_report *out,
+                   struct imp_error *err);
+void health_report_free(struct health_report *report); /* zeroed is fine */
 
-enum weights_level weights_worst(const struct weights_report *report); /* NOTE without findings */
-const char *weights_level_name(enum weights_level level);              /* "broken" */
-const char *weights_basis_name(enum weights_basis basis);              /* "siblings" */
+/* The verdict: HEALTH_BROKEN, or what is still healthy. */
+enum health_level health_worst(const struct health_report *report); /* NOTE without findings */
+const char *health_level_name(enum health_level level);             /* "broken" */
+const char *health_basis_name(enum health_basis basis);             /* "siblings" */
 
-/* One JSON document, as docs/inspect-weights.schema.json has it; and CSV, a line for each matrix.
- */
-void weights_report_json(const struct weights_report *report, struct str *out);
-void weights_report_csv(const struct weights_report *report, struct str *out);
+/* One JSON object, as docs/inspect-weights.schema.json has it; and CSV, a line for each matrix. */
+void health_report_json(const struct health_report *report, struct str *out);
+void health_report_csv(const struct health_report *report, struct str *out);
 
 #endif
