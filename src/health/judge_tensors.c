@@ -19,95 +19,117 @@ struct expectation {
     int bad_experts; /* the layer whose experts have been complained of; -1: none yet */
 };
 
+static const char *keep(struct expectation *x, const char *name) {
+    return arena_strndup(&x->report->arena, name, strlen(name));
+}
+
 static void say_missing(struct expectation *x, const char *name, const char *why) {
     if (x->missing++ >= SHOWN) return;
-    const char *kept = arena_strndup(&x->report->arena, name, strlen(name));
-    judge_add(x->report, "tensor_missing", HEALTH_BROKEN, BASIS_FILES, kept, NULL, NAN, "%s", why);
+    judge_add(x->report, "tensor_missing", HEALTH_BROKEN, BASIS_FILES, keep(x, name), NULL, NAN,
+              "%s", why);
 }
 
 static void say_misshapen(struct expectation *x, const char *name, const char *why) {
     if (x->misshapen++ >= SHOWN) return;
-    const char *kept = arena_strndup(&x->report->arena, name, strlen(name));
-    judge_add(x->report, "tensor_shape", HEALTH_BROKEN, BASIS_FILES, kept, NULL, NAN, "%s", why);
+    judge_add(x->report, "tensor_shape", HEALTH_BROKEN, BASIS_FILES, keep(x, name), NULL, NAN, "%s",
+              why);
 }
 
 static const char not_there[] = "config.json asks for it, and no file has it";
 
+/* True if there was nothing to say. */
+static bool expect_module(struct expectation *x, const char *module, int64_t rows, int64_t cols) {
+    struct imp_error err = {0}, unreadable = {0};
+    struct weight w;
+    if (!checkpoint_has(x->ck, module)) {
+        say_missing(x, module, not_there);
+        return false;
+    }
+    if (checkpoint_weight(x->ck, module, rows, cols, &w, &err) == 0) return true;
+    /* What cannot be read at all, a matrix says. */
+    if (checkpoint_weight(x->ck, module, -1, -1, &w, &unreadable) == 0)
+        say_misshapen(x, module, err.message);
+    return false;
+}
+
 /* "....up_proj.weight" is a linear, in whatever format. */
 static void expect_linear(struct expectation *x, const struct model_tensor *t) {
-    struct imp_error err = {0};
-    struct weight w;
     char module[192];
-    const size_t n = strlen(t->name) - strlen(".weight");
-    snprintf(module, sizeof module, "%.*s", (int)n, t->name);
-    if (t->kind == TENSOR_HEAD && !checkpoint_has(x->ck, module)) {
+    snprintf(module, sizeof module, "%.*s", (int)(strlen(t->name) - strlen(".weight")), t->name);
+    if (t->kind != TENSOR_HEAD || checkpoint_has(x->ck, module))
+        expect_module(x, module, t->shape[0], t->shape[1]);
+    else
         judge_add(x->report, "tensor_missing", HEALTH_WEAK, BASIS_FILES, NULL, NULL, NAN,
                   "config.json asks for an lm_head of its own, and no file has it: the embedding "
                   "serves, here");
-        return;
-    }
-    if (!checkpoint_has(x->ck, module)) {
-        say_missing(x, module, not_there);
-        return;
-    }
-    if (checkpoint_weight(x->ck, module, t->shape[0], t->shape[1], &w, &err) == 0) return;
-    /* What cannot be read at all, a matrix says. */
-    struct imp_error unreadable = {0};
-    if (checkpoint_weight(x->ck, module, -1, -1, &w, &unreadable) == 0)
-        say_misshapen(x, module, err.message);
 }
 
 static void expect_vector(struct expectation *x, const struct model_tensor *t) {
-    struct imp_error err = {0};
+    struct imp_error err = {0}, unreadable = {0};
     const float *values;
     int64_t count = 1;
     for (int i = 0; i < t->dims; i++) count *= t->shape[i];
     if (checkpoint_find(x->ck, t->name) == NULL)
         say_missing(x, t->name, not_there);
-    else if (checkpoint_vector(x->ck, t->name, count, &values, &err) < 0)
+    else if (checkpoint_vector(x->ck, t->name, count, &values, &err) == 0)
+        return;
+    else if (checkpoint_vector(x->ck, t->name, -1, &values, &unreadable) == 0)
         say_misshapen(x, t->name, err.message);
+    else
+        judge_add(x->report, "unreadable", HEALTH_BROKEN, BASIS_FORMAT, keep(x, t->name), NULL, NAN,
+                  "%s", unreadable.message);
 }
 
-/* How many linears of one expert lie each by itself under the usual names; the first that does not.
- */
-static int parts_there(const struct checkpoint *ck, const char *module, int expert,
-                       char missing[192]) {
-    static const char *const parts[] = {"gate_proj", "up_proj", "down_proj"};
+static const char *const parts[] = {"gate_proj", "up_proj", "down_proj"};
+static const char *const others[] = {"w1", "gate_up_proj"}; /* names for gate */
+enum { PARTS = sizeof parts / sizeof *parts, OTHERS = sizeof others / sizeof *others };
+
+static bool has_any(const struct checkpoint *ck, const char *module, int expert,
+                    const char *const *names, int count) {
     char name[192];
-    int there = 0;
-    *missing = 0;
-    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-        snprintf(name, sizeof name, "%s.%d.%s", module, expert, parts[i]);
-        if (checkpoint_has(ck, name))
-            there++;
-        else if (*missing == 0)
-            memcpy(missing, name, sizeof name);
+    for (int i = 0; i < count; i++) {
+        snprintf(name, sizeof name, "%s.%d.%s", module, expert, names[i]);
+        if (checkpoint_has(ck, name)) return true;
     }
-    return there;
+    return false;
 }
 
-/* All of an expert when its gate comes. */
+static bool expect_parts(struct expectation *x, const struct moe_desc *m, const char *module,
+                         int expert) {
+    const int64_t width = m->width, hidden = x->desc->hidden;
+    bool well = true;
+    char name[192];
+    for (int i = 0; i < PARTS; i++) {
+        snprintf(name, sizeof name, "%s.%d.%s", module, expert, parts[i]);
+        const bool down = i == PARTS - 1;
+        if (!expect_module(x, name, down ? hidden : width, down ? width : hidden)) well = false;
+    }
+    return well;
+}
+
+/* All of an expert when its gate comes. What is wrong with the experts as such, their number or a
+ * stack, is said once for a layer. */
 static void expect_expert(struct expectation *x, const struct model_tensor *t) {
     const struct moe_desc *m = &x->desc->layer[t->layer].moe;
     struct imp_error err = {0};
     struct expert e;
-    char module[128], name[192];
-    if (t->part != EXPERT_GATE || t->kind == TENSOR_BIAS || t->layer == x->bad_experts) return;
+    char module[128];
+    if (t->part != EXPERT_GATE || t->kind == TENSOR_BIAS) return;
     module_name(x->desc, MODULE_EXPERTS, t->layer, module);
-    const bool any = checkpoint_has_experts(x->ck, module);
-    const int there = parts_there(x->ck, module, t->expert, name);
-    if (t->expert > 0 && there == 0 && any && parts_there(x->ck, module, 0, name) == 0)
-        return; /* stacks: one look at them is enough */
+    const bool apart =
+        has_any(x->ck, module, t->expert, parts, PARTS) || has_any(x->ck, module, 0, parts, PARTS);
+    if (!apart && t->expert > 0 && !has_any(x->ck, module, 0, others, OTHERS))
+        return; /* a stack, or nothing: looked at once */
     const int rc = checkpoint_expert(x->ck, module, m->layout, m->experts, t->expert, m->width,
                                      x->desc->hidden, &e, &err);
     checkpoint_drop_copies(x->ck);
-    if (rc == 0) return;
-    if (!any || (there > 0 && *name)) {
-        say_missing(x, any ? name : module, not_there);
-        return;
-    }
-    say_misshapen(x, module, err.message);
-    x->bad_experts = t->layer; /* the others are no better */
+    if (rc == 0 || (apart && !expect_parts(x, m, module, t->expert))) return;
+    if (x->bad_experts == t->layer) return;
+    x->bad_experts = t->layer;
+    if (apart || checkpoint_has_experts(x->ck, module))
+        say_misshapen(x, module, err.message);
+    else
+        say_missing(x, module, not_there);
 }
 
 static void expect(void *ctx, const struct model_tensor *t) {

@@ -101,7 +101,7 @@ static void judge_tokenizer(struct text_files *x) {
 
 /* ---- the chat template ---- */
 
-static const char REPLY[] = "rrr"; /* nothing that a template writes */
+#define REPLY "rrr" /* nothing that a template writes */
 
 static bool is_end(const struct text_files *x, int32_t id) {
     for (size_t i = 0; i < x->eos_count; i++) {
@@ -128,7 +128,7 @@ static int32_t first_special(const struct tokenizer *t, const char *text) {
 static void judge_turn_end(const struct text_files *x, const char *rendered) {
     const char *reply = NULL;
     for (const char *at = rendered; (at = strstr(at, REPLY)) != NULL; at++) reply = at;
-    if (reply == NULL || chat_reply_style(x->chat, false).format == REPLY_HARMONY) return;
+    if (reply == NULL) return;
     const int32_t id = first_special(x->tokenizer, reply + sizeof REPLY - 1);
     if (id < 0 || is_end(x, id)) return;
     const struct slice name = tokenizer_content(x->tokenizer, id);
@@ -154,7 +154,7 @@ static void judge_markers(const struct text_files *x, const char *rendered) {
 
 static void judge_rendering(const struct text_files *x) {
     static const char json[] = "[{\"role\": \"user\", \"content\": \"u\"},"
-                               " {\"role\": \"assistant\", \"content\": \"rrr\"}]";
+                               " {\"role\": \"assistant\", \"content\": \"" REPLY "\"}]";
     struct imp_error err = {0};
     struct jinja_output out = {0};
     yyjson_doc *doc = NULL;

@@ -6,7 +6,7 @@
 #include "health/judge.h"
 
 const struct health_rule health_rules[] = {
-    {"unreadable", NAN, NAN, "the linear cannot be read", "the formats"},
+    {"unreadable", NAN, NAN, "the tensor cannot be read", "the formats"},
     {"scale_nan", NAN, 0, "block scales that are NaN", "E4M3 and E8M0"},
     {"scale_negative", NAN, 0, "block scales with a sign", "block scales are magnitudes"},
     {"not_finite", NAN, 0, "weights that are NaN or Inf", "no healthy weight is"},

@@ -52,6 +52,17 @@ def edit(folder):
     path.write_bytes(data)
 
 
+def rename(folder, change):
+    """Gives every tensor the name change(name); the bytes stay."""
+    path = folder / "model.safetensors"
+    data = path.read_bytes()
+    n = int.from_bytes(data[:8], "little")
+    header = {change(name): t for name, t in json.loads(data[8:8 + n]).items()}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + n:])
+
+
 def unpack(packed):
     return np.stack([packed & 15, packed >> 4], axis=-1).reshape(*packed.shape[:-1], -1)
 
