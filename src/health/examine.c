@@ -37,8 +37,7 @@ struct stripe {
 };
 
 struct examination {
-    struct checkpoint *ck, *reference; /* the latter NULL without one */
-    struct list list, reference_list;
+    struct list list, reference_list; /* the latter empty without a reference */
     struct health_report *report;
     struct pool *pool;
     struct pass_tables tables;
@@ -113,9 +112,8 @@ static void put_together(struct examination *x, struct job *job) {
 }
 
 static void find_reference(struct examination *x, const struct list_item *item, struct job *job) {
-    if (x->reference == NULL) return;
     const struct list_item *other = list_find(&x->reference_list, item);
-    if (other == NULL || list_view(x->reference, other, &job->reference, NULL) < 0) return;
+    if (other == NULL || list_view(&x->reference_list, other, &job->reference, NULL) < 0) return;
     job->compared = job->reference.rows == job->view.rows &&
                     job->reference.weight.cols == job->view.weight.cols;
     job->matrix->other_shape = !job->compared;
@@ -129,7 +127,7 @@ static void begin_job(struct examination *x, const struct list_item *item,
     *m = (struct weights_matrix){.layer = item->layer, .expert = item->expert};
     m->name = arena_strndup(&x->report->arena, item->name, strlen(item->name));
     m->part = arena_strndup(&x->report->arena, item->part, strlen(item->part));
-    if (list_view(x->ck, item, &view, &err) < 0) {
+    if (list_view(&x->list, item, &view, &err) < 0) {
         m->problem = arena_printf(&x->report->arena, "%s", err.message);
         return;
     }
@@ -160,8 +158,8 @@ static size_t run_batch(struct examination *x, size_t first) {
     free(x->stripes);
     x->stripes = NULL;
     arena_free(&x->arena);
-    checkpoint_drop_copies(x->ck);
-    if (x->reference) checkpoint_drop_copies(x->reference);
+    list_drop_copies(&x->list);
+    list_drop_copies(&x->reference_list);
     return i;
 }
 
@@ -186,7 +184,7 @@ static int by_level(const void *a, const void *b) {
 
 static int examine(struct checkpoint *ck, struct checkpoint *reference, int threads,
                    struct health_report *out, struct imp_error *err) {
-    struct examination x = {.ck = ck, .reference = reference, .report = out};
+    struct examination x = {.report = out};
     struct arena names = {0};
     list_linears(ck, &names, &x.list);
     if (reference) list_linears(reference, &names, &x.reference_list);
@@ -199,7 +197,8 @@ static int examine(struct checkpoint *ck, struct checkpoint *reference, int thre
         judge_weights(out);
         judge_declared(out, ck);
         judge_text(out, ck);
-        qsort(out->findings, out->finding_count, sizeof *out->findings, by_level);
+        if (out->finding_count)
+            qsort(out->findings, out->finding_count, sizeof *out->findings, by_level);
     }
     pool_destroy(x.pool);
     list_free(&x.list);

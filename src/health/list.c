@@ -133,8 +133,8 @@ static int by_layer(const void *a, const void *b) {
     return strcmp(x->name, y->name);
 }
 
-void list_linears(const struct checkpoint *ck, struct arena *arena, struct list *out) {
-    *out = (struct list){.arena = arena};
+void list_linears(struct checkpoint *ck, struct arena *arena, struct list *out) {
+    *out = (struct list){.arena = arena, .ck = ck};
     for (size_t i = 0; i < ck->tensor_count; i++) {
         const struct tensor *t = ck->tensors[i];
         if (checkpoint_role(t->name) != TENSOR_TEXT || t->bytes == 0) continue;
@@ -154,35 +154,52 @@ void list_free(struct list *list) {
     *list = (struct list){0};
 }
 
-static int expert_view(struct checkpoint *ck, const struct list_item *item, struct list_view *out,
+/* Its matrices stand one behind the other in the list. */
+static int load_expert(struct list *list, const struct list_item *item, struct imp_error *err) {
+    const bool gpt_oss = strcmp(list->ck->config.model_type, "gpt_oss") == 0;
+    if (list->last_module == item->module && list->last_index == item->expert) return 0;
+    list->last_module = NULL;
+    int rc =
+        checkpoint_expert(list->ck, item->module, gpt_oss ? EXPERTS_GPT_OSS : EXPERTS_PLAIN,
+                          item->experts, item->expert, item->width, item->hidden, &list->last, err);
+    if (rc < 0) return rc;
+    list->last_module = item->module;
+    list->last_index = item->expert;
+    return 0;
+}
+
+static int expert_view(struct list *list, const struct list_item *item, struct list_view *out,
                        struct imp_error *err) {
-    const bool gpt_oss = strcmp(ck->config.model_type, "gpt_oss") == 0;
-    struct expert e;
-    int rc = checkpoint_expert(ck, item->module, gpt_oss ? EXPERTS_GPT_OSS : EXPERTS_PLAIN,
-                               item->experts, item->expert, item->width, item->hidden, &e, err);
+    const struct expert *e = &list->last;
+    int rc = load_expert(list, item, err);
     if (rc < 0) return rc;
     const int up = item->member == LIST_UP;
     *out = (struct list_view){.step = 1, .rows = item->width};
     if (item->member == LIST_DOWN) {
-        out->weight = e.down;
+        out->weight = e->down;
         out->rows = item->hidden;
-    } else if (e.gate_up_count == 2) {
-        out->weight = e.gate_up[up];
+    } else if (e->gate_up_count == 2) {
+        out->weight = e->gate_up[up];
     } else {
-        out->weight = e.gate_up[0];
-        out->first = e.interleaved ? up : up * item->width;
-        out->step = e.interleaved ? 2 : 1;
+        out->weight = e->gate_up[0];
+        out->first = e->interleaved ? up : up * item->width;
+        out->step = e->interleaved ? 2 : 1;
     }
     return 0;
 }
 
-int list_view(struct checkpoint *ck, const struct list_item *item, struct list_view *out,
+int list_view(struct list *list, const struct list_item *item, struct list_view *out,
               struct imp_error *err) {
-    if (item->member != LIST_LINEAR) return expert_view(ck, item, out, err);
+    if (item->member != LIST_LINEAR) return expert_view(list, item, out, err);
     *out = (struct list_view){.step = 1};
-    int rc = checkpoint_weight(ck, item->module, -1, -1, &out->weight, err);
+    int rc = checkpoint_weight(list->ck, item->module, -1, -1, &out->weight, err);
     out->rows = out->weight.rows;
     return rc;
+}
+
+void list_drop_copies(struct list *list) {
+    list->last_module = NULL;
+    if (list->ck) checkpoint_drop_copies(list->ck);
 }
 
 const struct list_item *list_find(const struct list *list, const struct list_item *like) {

@@ -19,6 +19,11 @@ struct list {
     size_t count, room;
     struct map by_key; /* layer, expert and part -> index */
     struct arena *arena;
+    struct checkpoint *ck;
+    /* The expert of a stack that was looked at last: its matrices may be copies, made together. */
+    struct expert last;
+    const char *last_module; /* NULL: none */
+    int last_index;
 };
 
 /* A matrix inside a weight: row i is the weight's row first + i * step. */
@@ -27,12 +32,14 @@ struct list_view {
     int64_t first, step, rows;
 };
 
-/* Every linear of the language model, by layer, then name; names go to the arena. */
-void list_linears(const struct checkpoint *ck, struct arena *arena, struct list *out);
+/* Every linear of the language model, by layer, then name; names go to the arena. The checkpoint
+ * stays the caller's and outlives the list. */
+void list_linears(struct checkpoint *ck, struct arena *arena, struct list *out);
 void list_free(struct list *list);
-/* Views and copies live until checkpoint_drop_copies. */
-int list_view(struct checkpoint *ck, const struct list_item *item, struct list_view *out,
+/* Views and copies live until list_drop_copies. */
+int list_view(struct list *list, const struct list_item *item, struct list_view *out,
               struct imp_error *err);
+void list_drop_copies(struct list *list);
 /* The item of the same part, layer and expert, or NULL. */
 const struct list_item *list_find(const struct list *list, const struct list_item *like);
 

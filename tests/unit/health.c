@@ -1,4 +1,5 @@
-/* The pass of src/health on blocks whose numbers are known by hand. */
+/* The pass of src/health on blocks whose numbers are known by hand; and the whole of it, called as
+ * a command would. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -7,6 +8,8 @@
 #include <cmocka.h>
 #include <string.h>
 
+#include "base/json.h"
+#include "health/health.h"
 #include "health/summary.h"
 
 enum { COLS = 32 };
@@ -63,10 +66,45 @@ static void test_scale_bytes(void **state) {
     assert_true(m.largest == 0.5);
 }
 
+#define MODEL(name) IMP_SOURCE_DIR "/tests/data/models/" name
+
+static void test_examine(void **state) {
+    struct health_report report;
+    struct imp_error err = {0};
+    struct str json = {0};
+    yyjson_doc *doc;
+    (void)state;
+    assert_int_equal(health_examine(MODEL("tiny-gqa-nvfp4"), MODEL("tiny-gqa"), 2, &report, &err),
+                     0);
+    assert_int_equal(report.count, 16);
+    assert_int_equal(report.compared, 16);
+    assert_int_equal(report.finding_count, 0);
+    assert_int_equal(health_worst(&report), HEALTH_NOTE);
+    health_report_json(&report, &json);
+    assert_int_equal(json_read(json.data, json.size, "report", &doc, &err), 0);
+    assert_int_equal(yyjson_arr_size(yyjson_obj_get(yyjson_doc_get_root(doc), "matrices")), 16);
+    yyjson_doc_free(doc);
+    str_free(&json);
+    health_report_free(&report);
+}
+
+static void test_nothing_to_examine(void **state) {
+    struct health_report report;
+    struct imp_error err = {0};
+    (void)state;
+    assert_int_equal(health_examine("/nonexistent", NULL, 1, &report, &err), IMP_ERR_IO);
+    assert_int_equal(health_examine(MODEL("tiny-gqa"), "/nonexistent", 1, &report, &err),
+                     IMP_ERR_IO);
+    assert_null(report.findings);
+    health_report_free(&report);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_outliers_dominate),
         cmocka_unit_test(test_scale_bytes),
+        cmocka_unit_test(test_examine),
+        cmocka_unit_test(test_nothing_to_examine),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
