@@ -40,10 +40,13 @@ const struct command command_table[] = {
      "Shows tensors, number formats, the dialect of the quantisation, the family and the memory "
      "plan. A folder with config.json alone will do.\n\n"
      "With --weights every linear is read once: zero codes, block scales, ranges of channels, "
-     "blocks that outliers dominate, the expected error. Findings are broken, weak or notes, and "
-     "say what they were judged against: the format, a normal distribution alone, the same part "
-     "in other layers or experts, or the model of --reference. The exit status is 2 if anything "
-     "is broken.",
+     "blocks that outliers dominate, the expected error; and the other files are held against each "
+     "other: tensors, quantisation, tokenizer, chat template, end tokens. Findings are broken, "
+     "weak "
+     "or notes, and say what they were judged against: the format, a normal distribution alone, "
+     "the same part in other layers or experts, the model of --reference, or another file. The "
+     "exit "
+     "status is 2 if anything is broken.",
      "imp inspect models/smollm2-nvfp4\nimp inspect models/smollm2-nvfp4 --memory --ctx 4096\n"
      "imp inspect models/nvfp4 --weights --reference models/bf16",
      command_inspect},

@@ -86,7 +86,7 @@ const struct option option_table[OPT_COUNT] = {
     [OPT_TENSORS] = {"tensors", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_INSPECT,
                      "only the tensors"},
     [OPT_WEIGHTS] = {"weights", 0, KIND_FLAG, false, NULL, NULL, NULL, NULL, 0, 0, IN_INSPECT,
-                     "statistics of the weights, and what is wrong with them"},
+                     "statistics of the weights, and what is wrong with the checkpoint"},
     [OPT_OTHER_MODEL] = {"reference", 0, KIND_FILE, false, "MODEL2", NULL, NULL, NULL, 0, 0,
                          IN_INSPECT,
                          "with --weights: compare with the same model in BF16 or another format"},

@@ -1,6 +1,5 @@
 /* What the configuration says of the quantisation, against what the tensors are. This program goes
  * by the tensors; a runtime that goes by the configuration fails, or reads codes as numbers. */
-#include <fnmatch.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +19,7 @@ struct pattern {
 struct patterns {
     struct pattern *all;
     size_t count;
+    struct regex_scratch scratch;
 };
 
 /* The name without what wrappers put before it: configuration and tensors often disagree there. */
@@ -40,7 +40,7 @@ static void add_pattern(struct patterns *p, const char *text, bool parent) {
     if (strncmp(text, "re:", 3) == 0 &&
         regex_compile(slice_of(text + 3), "ignore", &one.regex, NULL) < 0)
         return; /* not one that runs here: it says nothing */
-    one.shell = one.regex == NULL && strpbrk(text, "*?[") != NULL;
+    one.shell = one.regex == NULL && strpbrk(text, "*?") != NULL;
     p->all = mem_grow(p->all, (p->count + 1) * sizeof *p->all);
     p->all[p->count++] = one;
 }
@@ -54,32 +54,52 @@ static void add_list(struct patterns *p, yyjson_val *list, bool parent) {
 static void patterns_free(struct patterns *p) {
     for (size_t i = 0; i < p->count; i++) regex_free(p->all[i].regex);
     free(p->all);
+    regex_scratch_free(&p->scratch);
 }
 
-static bool regex_matches(const struct regex *regex, const char *name) {
-    struct regex_scratch scratch;
+static bool regex_matches(struct patterns *p, const struct regex *regex, const char *name) {
     struct regex_iter iter = {0};
-    size_t start = 0, end;
-    regex_scratch_init(&scratch);
-    const bool found = regex_next(regex, &scratch, name, strlen(name), &iter, &start, &end);
-    regex_scratch_free(&scratch);
-    return found && start == 0;
+    size_t start, end;
+    return regex_next(regex, &p->scratch, name, strlen(name), &iter, &start, &end) && start == 0;
 }
 
-static bool matches(const struct pattern *p, const char *name) {
+/* Stars and question marks alone. fnmatch takes exponential time on patterns made for it; here a
+ * later star never needs an earlier one to be tried again. */
+static bool shell_matches(const char *pattern, const char *name) {
+    const char *star = NULL, *resume = NULL;
+    while (*name) {
+        if (*pattern == '*') {
+            star = pattern++;
+            resume = name;
+        } else if (*pattern == '?' || *pattern == *name) {
+            pattern++;
+            name++;
+        } else if (star) {
+            pattern = star + 1;
+            name = ++resume;
+        } else {
+            return false;
+        }
+    }
+    while (*pattern == '*') pattern++;
+    return *pattern == 0;
+}
+
+static bool matches(struct patterns *all, const struct pattern *p, const char *name) {
     const char *short_name = bare(name), *text = bare(p->text);
-    if (p->regex) return regex_matches(p->regex, name) || regex_matches(p->regex, short_name);
-    if (p->shell) return fnmatch(p->text, name, 0) == 0 || fnmatch(text, short_name, 0) == 0;
+    if (p->regex)
+        return regex_matches(all, p->regex, name) || regex_matches(all, p->regex, short_name);
+    if (p->shell) return shell_matches(p->text, name) || shell_matches(text, short_name);
     const size_t n = strlen(text);
     if (strncmp(text, short_name, n) != 0) return false;
     return short_name[n] == 0 || (p->parent && short_name[n] == '.');
 }
 
-static const struct pattern *find(const struct patterns *p, const char *name) {
+static bool any_matches(struct patterns *p, const char *name) {
     for (size_t i = 0; i < p->count; i++) {
-        if (matches(&p->all[i], name)) return &p->all[i];
+        if (matches(p, &p->all[i], name)) return true;
     }
-    return NULL;
+    return false;
 }
 
 /* ---- what the configuration says ---- */
@@ -135,17 +155,17 @@ static bool is_linear(const struct weights_matrix *m) {
     return strstr(m->part, "embed_tokens") == NULL && m->cols % 16 == 0;
 }
 
-static void judge_lists(struct health_report *r, const struct declaration *d) {
+static void judge_lists(struct health_report *r, struct declaration *d) {
     const struct weights_matrix *quantised = NULL, *plain = NULL;
     size_t quantised_count = 0, plain_count = 0;
     for (size_t i = 0; i < r->count; i++) {
         const struct weights_matrix *m = &r->matrices[i];
         if (m->problem) continue;
-        const bool ignored = find(&d->ignored, m->name) != NULL;
-        if (ignored && is_quantised(m) && find(&d->targets, m->name) == NULL) {
+        const bool ignored = any_matches(&d->ignored, m->name);
+        if (ignored && is_quantised(m) && !any_matches(&d->targets, m->name)) {
             if (quantised_count++ == 0) quantised = m;
         } else if (!ignored && !is_quantised(m) && is_linear(m) &&
-                   (d->all || find(&d->targets, m->name))) {
+                   (d->all || any_matches(&d->targets, m->name))) {
             if (plain_count++ == 0) plain = m;
         }
     }
@@ -251,6 +271,8 @@ static void judge_inputs(struct health_report *r, const struct checkpoint *ck) {
 
 void judge_declared(struct health_report *r, const struct checkpoint *ck) {
     struct declaration d = {0};
+    regex_scratch_init(&d.ignored.scratch);
+    regex_scratch_init(&d.targets.scratch);
     read_declaration(ck, &d);
     judge_lists(r, &d);
     judge_unmatched(r, ck, &d.ignored);

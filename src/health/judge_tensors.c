@@ -23,32 +23,30 @@ static const char *keep(struct expectation *x, const char *name) {
     return arena_strndup(&x->report->arena, name, strlen(name));
 }
 
-static void say_missing(struct expectation *x, const char *name, const char *why) {
-    if (x->missing++ >= SHOWN) return;
-    judge_add(x->report, "tensor_missing", HEALTH_BROKEN, BASIS_FILES, keep(x, name), NULL, NAN,
-              "%s", why);
+static void say_missing(struct expectation *x, const char *name) {
+    if (x->missing++ < SHOWN)
+        judge_add(x->report, "tensor_missing", HEALTH_BROKEN, BASIS_FILES, keep(x, name), NULL, NAN,
+                  "config.json asks for it, and no file has it");
 }
 
-static void say_misshapen(struct expectation *x, const char *name, const char *why) {
-    if (x->misshapen++ >= SHOWN) return;
-    judge_add(x->report, "tensor_shape", HEALTH_BROKEN, BASIS_FILES, keep(x, name), NULL, NAN, "%s",
-              why);
+static void say_misshapen(struct expectation *x, const char *name, const struct imp_error *err) {
+    if (x->misshapen++ < SHOWN)
+        judge_add(x->report, "tensor_shape", HEALTH_BROKEN, BASIS_FILES, keep(x, name), NULL, NAN,
+                  "%s", err->message);
 }
-
-static const char not_there[] = "config.json asks for it, and no file has it";
 
 /* True if there was nothing to say. */
 static bool expect_module(struct expectation *x, const char *module, int64_t rows, int64_t cols) {
     struct imp_error err = {0}, unreadable = {0};
     struct weight w;
     if (!checkpoint_has(x->ck, module)) {
-        say_missing(x, module, not_there);
+        say_missing(x, module);
         return false;
     }
     if (checkpoint_weight(x->ck, module, rows, cols, &w, &err) == 0) return true;
     /* What cannot be read at all, a matrix says. */
     if (checkpoint_weight(x->ck, module, -1, -1, &w, &unreadable) == 0)
-        say_misshapen(x, module, err.message);
+        say_misshapen(x, module, &err);
     return false;
 }
 
@@ -70,11 +68,11 @@ static void expect_vector(struct expectation *x, const struct model_tensor *t) {
     int64_t count = 1;
     for (int i = 0; i < t->dims; i++) count *= t->shape[i];
     if (checkpoint_find(x->ck, t->name) == NULL)
-        say_missing(x, t->name, not_there);
+        say_missing(x, t->name);
     else if (checkpoint_vector(x->ck, t->name, count, &values, &err) == 0)
         return;
     else if (checkpoint_vector(x->ck, t->name, -1, &values, &unreadable) == 0)
-        say_misshapen(x, t->name, err.message);
+        say_misshapen(x, t->name, &err);
     else
         judge_add(x->report, "unreadable", HEALTH_BROKEN, BASIS_FORMAT, keep(x, t->name), NULL, NAN,
                   "%s", unreadable.message);
@@ -127,9 +125,9 @@ static void expect_expert(struct expectation *x, const struct model_tensor *t) {
     if (x->bad_experts == t->layer) return;
     x->bad_experts = t->layer;
     if (apart || checkpoint_has_experts(x->ck, module))
-        say_misshapen(x, module, err.message);
+        say_misshapen(x, module, &err);
     else
-        say_missing(x, module, not_there);
+        say_missing(x, module);
 }
 
 static void expect(void *ctx, const struct model_tensor *t) {

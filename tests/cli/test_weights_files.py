@@ -126,6 +126,8 @@ def test_config_of_no_model(copy):
     ("tiny-gqa-nvfp4", "re:up_proj", 0),
     ("tiny-gqa-nvfp4", "re:.*mlp.gate$", 0),
     ("tiny-gqa-modelopt", "*vision*", 0),
+    ("tiny-gqa-modelopt", "*.?.mlp.*_proj", 6),
+    ("tiny-gqa-modelopt", "*a" * 40, 0),
 ])
 def test_ignored_but_quantised(copy, model, entry, tensors):
     folder = copy(model)
