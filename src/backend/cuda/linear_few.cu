@@ -141,12 +141,11 @@ static __device__ __forceinline__ void write_tile(const struct few_args &a, int 
     }
 }
 
-/* Adds the segments of each tile, in ascending order, and writes. All lanes signal for themselves,
- * so that racecheck, too, sees each write ordered before its reads. What is to be done with a
- * tile's rows came with its first weights: a load of its own would wait in the memory's queue
- * behind what was asked for ahead, and cost a microsecond or two a kernel. For the same reason old
- * values are asked for two tiles ahead. INFO_SLOTS is more tiles than the stream can be ahead of
- * this warp: of each group one whose sums wait, one that is worked on, and a ring of others. */
+/* Adds the segments of each tile, in ascending order, and writes. What is to be done with a tile's
+ * rows came with its first weights: a load of its own would wait in the memory's queue behind what
+ * was asked for ahead, and cost a microsecond or two a kernel. For the same reason old values are
+ * asked for two tiles ahead. INFO_SLOTS is more tiles than the stream can be ahead of this warp: of
+ * each group one whose sums wait, one that is worked on, and a ring of others. */
 static __device__ void write_sums(const struct few_args &a, const uint8_t *memory, uint32_t shared,
                                   int lane) {
     const int every = (int)gridDim.x;
@@ -169,7 +168,8 @@ static __device__ void write_sums(const struct few_args &a, const uint8_t *memor
             sum.v[0] = __fadd_rn(sum.v[0], s.x), sum.v[1] = __fadd_rn(sum.v[1], s.y);
             sum.v[2] = __fadd_rn(sum.v[2], s.z), sum.v[3] = __fadd_rn(sum.v[3], s.w);
         }
-        barrier_arrive(shared + SUMS_FREE_AT + 8 * slot);
+        __syncwarp();
+        if (lane == 0) barrier_arrive(shared + SUMS_FREE_AT + 8 * slot);
         write_tile(a, tile, lane, info, sum, old, by);
         old = next;
         next = load_old(a, tile + 2 * every, lane);
@@ -281,7 +281,8 @@ static __device__ void multiply(const struct few_args &a, uint8_t *memory, uint3
         asm volatile("st.shared.v4.f32 [%0], {%1,%2,%3,%4};" ::"r"(sum_at + sum * SUM_BYTES),
                      "f"(d[0]), "f"(d[1]), "f"(d[2]), "f"(d[3])
                      : "memory");
-        barrier_arrive(shared + SUMS_FULL_AT + 8 * sum);
+        __syncwarp();
+        if (lane == 0) barrier_arrive(shared + SUMS_FULL_AT + 8 * sum);
     }
 }
 #endif
@@ -299,8 +300,8 @@ __global__ void __launch_bounds__(FEW_THREADS, 2) few_kernel(const __grid_consta
             barrier_init(shared + EMPTY_AT + 8 * i, SEGMENTS);
         }
         for (int i = 0; i < SUM_SLOTS; i++) {
-            barrier_init(shared + SUMS_FULL_AT + 8 * i, SEGMENTS * WARP);
-            barrier_init(shared + SUMS_FREE_AT + 8 * i, WARP);
+            barrier_init(shared + SUMS_FULL_AT + 8 * i, SEGMENTS);
+            barrier_init(shared + SUMS_FREE_AT + 8 * i, 1);
         }
         barrier_init_done();
     }
